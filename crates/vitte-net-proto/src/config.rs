@@ -1,0 +1,63 @@
+//! The limits of a session. Every queue and every wait has one.
+
+use core::time::Duration;
+
+/// What a session may hold and how long it waits. Build one from [`Config::default`] and change fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Longest message this side accepts, in bytes. Default 8 MiB; larger things are byte streams.
+    pub max_message: usize,
+    /// Credit of a stream at its start, in bytes: what a peer may make this side hold for every stream it
+    /// opens. Default 64 KiB.
+    pub stream_window: u64,
+    /// How far the credit of a stream grows while its reader keeps up, in bytes. Default 1 MiB.
+    pub stream_window_max: u64,
+    /// Bytes beyond [`stream_window`](Self::stream_window) that all streams of a session share for grown
+    /// credit. Default 32 MiB.
+    pub window_budget: u64,
+    /// Bytes for messages larger than their stream's window, all streams together; one `max_message` of it
+    /// is reserved for the oldest. At least `max_message`. Default 32 MiB.
+    pub assembly_budget: usize,
+    /// Bytes a stream holds that were not yet transmitted; one message is always accepted into an empty
+    /// queue. Default 1 MiB.
+    pub send_queue: usize,
+    /// Messages a stream holds that were not yet transmitted. Default 16,384.
+    pub send_queue_messages: usize,
+    /// Streams the peer may have open at once. Default 1,024.
+    pub max_streams: u64,
+    /// Links of one session at once. Default 4.
+    pub max_links: usize,
+    /// On a byte link, bytes written and not yet acknowledged: what may stand in kernel buffers before an
+    /// urgent message. Default 512 KiB.
+    pub link_window: u64,
+    /// An acknowledgement waits at most this long for company. Default 5 ms.
+    pub ack_delay: Duration,
+    /// A link that was silent for this long is asked for a sign of life. Default 5 s.
+    pub keep_alive: Duration,
+    /// A link that does not answer for this long, counted from the question, is dead. Default 10 s.
+    pub link_timeout: Duration,
+    /// How long a session without a link waits for the next. Default 60 s.
+    pub resume_window: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message: 8 << 20,
+            stream_window: 64 << 10,
+            stream_window_max: 1 << 20,
+            window_budget: 32 << 20,
+            assembly_budget: 32 << 20,
+            send_queue: 1 << 20,
+            send_queue_messages: 16_384,
+            max_streams: 1024,
+            max_links: 4,
+            link_window: 512 << 10,
+            ack_delay: Duration::from_millis(5),
+            keep_alive: Duration::from_secs(5),
+            link_timeout: Duration::from_secs(10),
+            resume_window: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Which stream speaks next.
+
+use alloc::collections::VecDeque;
+
+use crate::id::{Priority, StreamId};
+
+/// A waiting class gets a frame after this many of more urgent classes.
+const PATIENCE: u8 = 15;
+
+/// Streams that have something to transmit: one queue for each class, served in turn within a class.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    queues: [VecDeque<StreamId>; Priority::ALL.len()],
+    passed_over: [u8; Priority::ALL.len()],
+}
+
+impl Schedule {
+    pub(crate) fn push(&mut self, priority: Priority, stream: StreamId) {
+        self.queues[priority as usize].push_back(stream);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Takes the stream whose turn it is, among the classes that `allowed` lets speak: the most urgent,
+    /// unless a lower class was passed over fifteen times.
+    pub(crate) fn pop(
+        &mut self,
+        mut allowed: impl FnMut(Priority, StreamId) -> bool,
+    ) -> Option<(Priority, StreamId)> {
+        let mut may = |priority: Priority| {
+            self.queues[priority as usize].front().is_some_and(|&stream| allowed(priority, stream))
+        };
+        let open = Priority::ALL.map(&mut may);
+        let starved = Priority::ALL
+            .into_iter()
+            .rev()
+            .find(|&priority| open[priority as usize] && self.passed_over[priority as usize] >= PATIENCE);
+        let chosen =
+            starved.or_else(|| Priority::ALL.into_iter().find(|&priority| open[priority as usize]))?;
+        for priority in Priority::ALL {
+            let waits = priority > chosen && open[priority as usize];
+            let count = &mut self.passed_over[priority as usize];
+            *count = if priority == chosen { 0 } else { count.saturating_add(u8::from(waits)) };
+        }
+        self.queues[chosen as usize].pop_front().map(|stream| (chosen, stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_classes_are_never_starved() {
+        let mut schedule = Schedule::default();
+        for priority in Priority::ALL {
+            schedule.push(priority, StreamId(priority as u64));
+        }
+        let mut last_bulk = 0;
+        for turn in 1..=1000 {
+            let Some((priority, stream)) = schedule.pop(|_, _| true) else { panic!("all are ready") };
+            schedule.push(priority, stream);
+            if priority == Priority::Bulk {
+                assert!(turn - last_bulk <= 18, "bulk waited from {last_bulk} to {turn}");
+                last_bulk = turn;
+            }
+        }
+        assert!(last_bulk > 900);
+    }
+
+    #[test]
+    fn a_class_is_served_in_turn() {
+        let mut schedule = Schedule::default();
+        for stream in 0..3 {
+            schedule.push(Priority::Normal, StreamId(stream));
+        }
+        let order: [u64; 6] = core::array::from_fn(|_| {
+            let Some((priority, stream)) = schedule.pop(|_, _| true) else { panic!("all are ready") };
+            schedule.push(priority, stream);
+            stream.0
+        });
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+}

@@ -1,0 +1,758 @@
+//! Two sessions in memory, joined by links that tear, hold back and are cut anywhere.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Lane, Priority};
+use crate::stream::receive::Taken;
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// One side: a session, and an application that remembers what it was told.
+struct Side {
+    session: Session,
+    /// Outcome of each token, and of how many sends we expect one.
+    outcomes: BTreeMap<u64, Outcome>,
+    opened: Vec<(StreamId, OpenInfo)>,
+    stopped: Vec<(StreamId, StreamCode)>,
+    accepted: Vec<StreamId>,
+    taken: BTreeMap<StreamId, Vec<Bytes>>,
+    dead_links: Vec<LinkId>,
+    lost: bool,
+    more_streams: bool,
+}
+
+impl Side {
+    fn new(config: &Config, local: u8, remote: u8) -> Self {
+        let session = Session::new(
+            config.clone(),
+            PeerId([local; 32]),
+            PeerId([remote; 32]),
+            Session::limits(config),
+            Moment::ZERO,
+        );
+        Self {
+            session,
+            outcomes: BTreeMap::new(),
+            opened: Vec::new(),
+            stopped: Vec::new(),
+            accepted: Vec::new(),
+            taken: BTreeMap::new(),
+            dead_links: Vec::new(),
+            lost: false,
+            more_streams: false,
+        }
+    }
+
+    fn events(&mut self, now: Moment, accept: bool) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Opened { stream, info } => {
+                    self.opened.push((stream, info));
+                    if accept {
+                        self.session.accept(stream, now);
+                    }
+                }
+                Event::Settled { token, outcome } => {
+                    let before = self.outcomes.insert(token, outcome);
+                    assert_eq!(before, None, "message {token} ended twice");
+                }
+                Event::Stopped { stream, code, .. } => self.stopped.push((stream, code)),
+                Event::Accepted(stream) => self.accepted.push(stream),
+                Event::LinkDead { link, .. } => self.dead_links.push(link),
+                Event::Lost { .. } => self.lost = true,
+                Event::MoreStreams => self.more_streams = true,
+                Event::Readable(_)
+                | Event::Writable(_)
+                | Event::Finished(_)
+                | Event::Unreachable
+                | Event::Carried(_)
+                | Event::Draining => {}
+            }
+        }
+        assert!(self.session.counters().balanced(), "{:?}", self.session.counters());
+    }
+
+    fn take_all(&mut self, stream: StreamId, now: Moment) {
+        while let Taken::Payload(payload) = self.session.take(stream, usize::MAX, now) {
+            self.taken.entry(stream).or_default().push(payload);
+        }
+    }
+}
+
+/// Bytes on their way, for each lane.
+type Pipe = BTreeMap<Lane, VecDeque<u8>>;
+
+struct Link {
+    id: LinkId,
+    pipes: [Pipe; 2],
+}
+
+struct Pair {
+    sides: [Side; 2],
+    links: Vec<Link>,
+    next_link: u64,
+    now: Moment,
+    accept: bool,
+}
+
+impl Pair {
+    fn new(config: &Config) -> Self {
+        Self {
+            sides: [Side::new(config, 1, 2), Side::new(config, 2, 1)],
+            links: Vec::new(),
+            next_link: 0,
+            now: Moment::ZERO,
+            accept: true,
+        }
+    }
+
+    fn linked(config: &Config, lanes: bool) -> Self {
+        let mut pair = Self::new(config);
+        pair.attach(lanes);
+        pair
+    }
+
+    fn attach(&mut self, lanes: bool) {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        for side in &mut self.sides {
+            if side.session.attach(id, LinkKind { lanes, preference: 0 }, self.now).is_err() {
+                return;
+            }
+        }
+        self.links.push(Link { id, pipes: [Pipe::new(), Pipe::new()] });
+    }
+
+    /// Cuts a link: what is on its way is lost.
+    fn cut(&mut self, index: usize) {
+        if self.links.is_empty() {
+            return;
+        }
+        let link = self.links.remove(index % self.links.len());
+        self.sides.iter_mut().for_each(|side| side.session.link_down(link.id, self.now));
+    }
+
+    fn transmit(&mut self, room: usize) {
+        for (from, side) in self.sides.iter_mut().enumerate() {
+            for link in &mut self.links {
+                let mut out = Vec::new();
+                while let Some(lane) = side.session.poll_transmit(link.id, &mut |_| room, &mut out, self.now)
+                {
+                    assert!(out.len() <= room, "{} bytes in a room of {room}", out.len());
+                    link.pipes[from].entry(lane).or_default().extend(out.drain(..));
+                }
+                assert!(out.is_empty());
+            }
+            side.events(self.now, self.accept);
+        }
+    }
+
+    /// Delivers at most `most` bytes of one lane of each link, chosen by `pick`.
+    fn deliver(&mut self, most: usize, pick: usize) {
+        for link in &mut self.links {
+            for (from, pipe) in link.pipes.iter_mut().enumerate() {
+                let lanes: Vec<Lane> =
+                    pipe.iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(lane, _)| *lane).collect();
+                let Some(lane) = (!lanes.is_empty()).then(|| lanes[pick % lanes.len()]) else { continue };
+                let bytes = pipe.entry(lane).or_default();
+                let run: Vec<u8> = bytes.drain(..most.min(bytes.len())).collect();
+                let to = &mut self.sides[1 - from];
+                let result = to.session.handle_bytes(link.id, lane, &run, self.now);
+                assert_eq!(result, Ok(()), "an honest peer broke the protocol");
+                to.events(self.now, self.accept);
+            }
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        for side in &mut self.sides {
+            if side.session.poll_timeout().is_some_and(|at| at <= self.now) {
+                side.session.handle_timeout(self.now);
+            }
+            side.events(self.now, self.accept);
+        }
+        let dead: Vec<LinkId> = self.sides.iter_mut().flat_map(|side| side.dead_links.drain(..)).collect();
+        for id in dead {
+            if let Some(index) = self.links.iter().position(|link| link.id == id) {
+                self.cut(index);
+            }
+        }
+    }
+
+    fn quiet(&self) -> bool {
+        self.links.iter().all(|link| link.pipes.iter().flat_map(BTreeMap::values).all(VecDeque::is_empty))
+    }
+
+    /// Lets everything happen that can, with readers that take what comes.
+    fn settle(&mut self) {
+        let mut idle = 0;
+        for _ in 0..20_000 {
+            self.transmit(16_384);
+            let quiet = self.quiet();
+            for pick in 0..Lane::COUNT.into() {
+                self.deliver(usize::MAX, pick);
+            }
+            let mut moved = false;
+            for side in &mut self.sides {
+                let before: usize = side.taken.values().map(Vec::len).sum();
+                let streams: Vec<StreamId> = side.session.streams.keys().copied().collect();
+                streams.into_iter().for_each(|stream| side.take_all(stream, self.now));
+                moved |= before != side.taken.values().map(Vec::len).sum::<usize>();
+            }
+            self.advance(TICK);
+            idle = if quiet && !moved { idle + 1 } else { 0 };
+            if idle > 20 {
+                return;
+            }
+        }
+        panic!("the pair never came to rest");
+    }
+}
+
+fn channel(name: &str) -> OpenInfo {
+    OpenInfo {
+        kind: StreamKind::Channel,
+        priority: Priority::Normal,
+        deadline: None,
+        schema_out: 1,
+        schema_in: 2,
+        name: name.to_string(),
+    }
+}
+
+fn message(number: u64, len: usize) -> Bytes {
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize(len.max(8), number.to_le_bytes()[0]);
+    bytes.into()
+}
+
+fn open(pair: &mut Pair, side: usize, info: OpenInfo) -> StreamId {
+    pair.sides[side].session.open(info).expect("there is room for a stream")
+}
+
+fn send(pair: &mut Pair, side: usize, stream: StreamId, number: u64, len: usize) {
+    let sent = pair.sides[side].session.send(stream, message(number, len), number, None, false);
+    assert_eq!(sent, Ok(()));
+}
+
+#[test]
+fn a_message_arrives_and_its_receipt_comes_back() {
+    let mut pair = Pair::linked(&Config::default(), false);
+    let stream = open(&mut pair, 0, channel("log"));
+    send(&mut pair, 0, stream, 7, 100);
+    pair.settle();
+    assert_eq!(pair.sides[1].opened, vec![(stream, channel("log"))]);
+    assert_eq!(pair.sides[1].taken[&stream], vec![message(7, 100)]);
+    assert_eq!(pair.sides[0].outcomes, BTreeMap::from([(7, Outcome::Delivered)]));
+    assert_eq!(pair.sides[0].accepted, vec![stream]);
+}
+
+#[test]
+fn a_whole_call_leaves_nothing_behind() {
+    for lanes in [false, true] {
+        let mut pair = Pair::linked(&Config::default(), lanes);
+        let call = OpenInfo { kind: StreamKind::Call, ..channel("call") };
+        let stream = open(&mut pair, 0, call);
+        send(&mut pair, 0, stream, 1, 64);
+        pair.sides[0].session.finish(stream);
+        pair.settle();
+        send(&mut pair, 1, stream, 2, 64);
+        pair.sides[1].session.release(stream, pair.now);
+        pair.settle();
+        assert_eq!(pair.sides[0].session.take(stream, 1, pair.now), Taken::End);
+        pair.sides[0].session.release(stream, pair.now);
+        pair.settle();
+        assert_eq!(pair.sides.each_ref().map(|side| side.session.stream_count()), [0, 0]);
+        assert_eq!(pair.sides[1].outcomes, BTreeMap::from([(2, Outcome::Delivered)]));
+    }
+}
+
+#[test]
+fn messages_larger_than_the_window_do_not_deadlock_each_other() {
+    let config = Config { assembly_budget: 9 << 20, send_queue: 9 << 20, ..Config::default() };
+    let mut pair = Pair::linked(&config, false);
+    let streams: Vec<_> = (0..6).map(|_| open(&mut pair, 0, channel("big"))).collect();
+    for (number, &stream) in streams.iter().enumerate() {
+        send(&mut pair, 0, stream, number as u64 + 1, 8 << 20);
+        send(&mut pair, 0, stream, number as u64 + 11, 3);
+    }
+    pair.settle();
+    assert_eq!(pair.sides[0].outcomes.len(), 12);
+    assert!(pair.sides[0].outcomes.values().all(|outcome| *outcome == Outcome::Delivered));
+    for (number, stream) in streams.iter().enumerate() {
+        let number = number as u64;
+        assert_eq!(pair.sides[1].taken[stream], vec![message(number + 1, 8 << 20), message(number + 11, 3)]);
+    }
+    assert_eq!((pair.sides[1].session.assembly_used, pair.sides[1].session.assembly_reserve), (0, None));
+}
+
+#[test]
+fn what_expires_in_the_queue_was_never_transmitted() {
+    let mut pair = Pair::new(&Config::default());
+    let stream = open(&mut pair, 0, channel("late"));
+    let deadline = Some(Moment::ZERO + Duration::from_millis(50));
+    for (number, deadline) in [(1, None), (2, deadline), (3, None)] {
+        assert_eq!(pair.sides[0].session.send(stream, message(number, 8), number, deadline, false), Ok(()));
+    }
+    pair.advance(Duration::from_millis(50));
+    assert_eq!(pair.sides[0].outcomes, BTreeMap::from([(2, Outcome::Expired)]));
+    pair.attach(false);
+    pair.settle();
+    assert_eq!(pair.sides[1].taken[&stream], vec![message(1, 8), message(3, 8)]);
+}
+
+#[test]
+fn a_stopped_stream_refuses_what_was_not_taken() {
+    let mut pair = Pair::linked(&Config::default(), true);
+    let stream = open(&mut pair, 0, channel("stopped"));
+    (1..=3).for_each(|number| send(&mut pair, 0, stream, number, 10));
+    pair.transmit(16_384);
+    (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+    let Taken::Payload(first) = pair.sides[1].session.take(stream, 1, pair.now) else {
+        panic!("three are here")
+    };
+    assert_eq!(first, message(1, 10));
+    pair.sides[1].session.stop(stream, StreamCode(300), "enough", pair.now);
+    pair.settle();
+    let refused = Outcome::Refused(StreamCode(300));
+    assert_eq!(pair.sides[0].outcomes, BTreeMap::from([(1, Outcome::Delivered), (2, refused), (3, refused)]));
+    assert_eq!(pair.sides[0].stopped, vec![(stream, StreamCode(300))]);
+    assert_eq!(pair.sides[0].session.send(stream, message(4, 8), 4, None, false), Err(SendError::Closed));
+}
+
+#[test]
+fn a_lost_session_leaves_nothing_open() {
+    let mut pair = Pair::linked(&Config::default(), false);
+    let stream = open(&mut pair, 0, channel("lost"));
+    send(&mut pair, 0, stream, 1, 10);
+    pair.transmit(16_384);
+    pair.cut(0);
+    send(&mut pair, 0, stream, 2, 10);
+    pair.advance(Duration::from_secs(61));
+    assert!(pair.sides[0].lost);
+    let expected = BTreeMap::from([(1, Outcome::Unknown), (2, Outcome::Refused(StreamCode::SHUTDOWN))]);
+    assert_eq!(pair.sides[0].outcomes, expected);
+}
+
+#[test]
+fn a_silent_link_dies_and_a_standby_takes_over() {
+    let mut pair = Pair::linked(&Config::default(), true);
+    pair.attach(false);
+    let stream = open(&mut pair, 0, channel("moved"));
+    send(&mut pair, 0, stream, 1, 10);
+    pair.settle();
+    // The first link swallows everything from now on.
+    send(&mut pair, 0, stream, 2, 10);
+    for _ in 0..40 {
+        pair.transmit(16_384);
+        pair.links
+            .iter_mut()
+            .filter(|link| link.id == LinkId(0))
+            .for_each(|link| link.pipes = [Pipe::new(), Pipe::new()]);
+        (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+        pair.advance(Duration::from_secs(1));
+    }
+    pair.settle();
+    assert_eq!(pair.sides.each_ref().map(|side| side.session.active_link()), [Some(LinkId(1)); 2]);
+    assert_eq!(pair.sides[1].taken[&stream], vec![message(1, 10), message(2, 10)]);
+}
+
+#[test]
+fn urgent_frames_pass_a_full_link_window() {
+    let mut pair = Pair::linked(&Config::default(), false);
+    for number in 0..20 {
+        let bulk = open(&mut pair, 0, OpenInfo { priority: Priority::Bulk, ..channel("bulk") });
+        send(&mut pair, 0, bulk, number + 1, 60_000);
+    }
+    pair.transmit(16_384);
+    let written: usize = pair.links[0].pipes[0].values().map(VecDeque::len).sum();
+    assert!((512 << 10..(512 << 10) + 17_000).contains(&written), "{written} bytes stand in the kernel");
+    let urgent = open(&mut pair, 0, OpenInfo { priority: Priority::Urgent, ..channel("urgent") });
+    send(&mut pair, 0, urgent, 100, 64);
+    pair.transmit(16_384);
+    let after: usize = pair.links[0].pipes[0].values().map(VecDeque::len).sum();
+    assert!(after > written && after < written + 200);
+}
+
+#[test]
+fn a_byte_stream_of_any_length_passes_a_small_window() {
+    let mut pair = Pair::linked(&Config::default(), true);
+    let stream = open(&mut pair, 0, OpenInfo { kind: StreamKind::Bytes, ..channel("blob") });
+    let blob: Vec<u8> = (0..3_000_000_u32).map(|i| i.to_le_bytes()[i as usize % 3]).collect();
+    let mut rest = Bytes::from(blob.clone());
+    while !rest.is_empty() {
+        let part = rest.split_to(rest.len().min(100_000));
+        while pair.sides[0].session.send(stream, part.clone(), 0, None, true) == Err(SendError::Full) {
+            pair.settle();
+        }
+    }
+    pair.sides[0].session.finish(stream);
+    pair.settle();
+    assert_eq!(pair.sides[1].taken[&stream].concat(), blob);
+    assert_eq!(pair.sides[1].session.take(stream, 1, pair.now), Taken::End);
+}
+
+/// Bytes have no outcome: to give them up settles nothing.
+#[test]
+fn a_byte_stream_ends_with_bytes_in_its_queue() {
+    type Ending = fn(&mut Session, StreamId, StreamCode, &str, Moment);
+    for (side, end) in [(0, Session::reset as Ending), (1, Session::stop)] {
+        let mut pair = Pair::linked(&Config::default(), false);
+        let stream = open(&mut pair, 0, OpenInfo { kind: StreamKind::Bytes, ..channel("blob") });
+        let deadline = Some(pair.now + TICK);
+        for _ in 0..4 {
+            let sent = pair.sides[0].session.send(stream, message(0, 30_000), 7, deadline, false);
+            assert_eq!(sent, Ok(()));
+        }
+        pair.transmit(16_384);
+        pair.deliver(100, 0);
+        end(&mut pair.sides[side].session, stream, StreamCode::DROPPED, "", pair.now);
+        pair.settle();
+        assert_eq!(pair.sides[0].session.counters(), Counters::default());
+        assert_eq!(pair.sides[0].outcomes, BTreeMap::new());
+    }
+}
+
+#[test]
+fn a_stream_that_is_forgotten_while_a_link_resumes_is_counted() {
+    let config = Config { max_streams: 4, ..Config::default() };
+    let mut pair = Pair::linked(&config, false);
+    for _ in 0..6 {
+        let stream = open(&mut pair, 0, channel("short"));
+        pair.settle();
+        for side in &mut pair.sides {
+            side.session.release(stream, pair.now);
+        }
+        pair.settle();
+    }
+    let last = open(&mut pair, 0, channel("last"));
+    pair.settle();
+    pair.sides[0].session.release(last, pair.now);
+    pair.settle();
+    pair.cut(0);
+    pair.attach(false);
+    // Before a word of the new link is said.
+    pair.sides[1].session.release(last, pair.now);
+    let retire = {
+        let mut out = Vec::new();
+        Frame::Retire { stream: last }.put(&mut out);
+        out
+    };
+    let link = pair.links[0].id;
+    assert_eq!(pair.sides[1].session.handle_bytes(link, Lane::CONTROL, &retire, pair.now), Ok(()));
+    pair.settle();
+    for _ in 0..4 {
+        open(&mut pair, 0, channel("again"));
+    }
+}
+
+#[test]
+fn an_acceptor_that_only_sends_has_accepted() {
+    for lanes in [false, true] {
+        let mut pair = Pair::linked(&Config::default(), lanes);
+        pair.accept = false;
+        let stream = open(&mut pair, 0, channel("feed"));
+        pair.transmit(16_384);
+        (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+        let acceptor = &mut pair.sides[1].session;
+        acceptor.accept(stream, pair.now);
+        acceptor.stop(stream, StreamCode::DROPPED, "", pair.now);
+        pair.settle();
+        assert_eq!(pair.sides[0].accepted, vec![stream], "lanes: {lanes}");
+    }
+}
+
+#[test]
+fn a_refused_stream_was_never_accepted() {
+    // The RESET of the one direction may overtake the STOP of the other on a link with lanes.
+    for pick in 0..2 {
+        let mut pair = Pair::linked(&Config::default(), true);
+        pair.accept = false;
+        let stream = open(&mut pair, 0, channel("no"));
+        pair.transmit(16_384);
+        (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+        pair.sides[1].session.refuse(stream, StreamCode::NO_SUCH_NAME, "", pair.now);
+        pair.transmit(16_384);
+        pair.deliver(usize::MAX, pick);
+        pair.settle();
+        assert_eq!(pair.sides[0].accepted, vec![], "lane {pick} first");
+        assert_eq!(pair.sides[0].stopped, vec![(stream, StreamCode::NO_SUCH_NAME)]);
+    }
+}
+
+#[test]
+fn large_messages_behind_each_other_return_their_room() {
+    let config = Config {
+        stream_window: 4 << 10,
+        stream_window_max: 64 << 10,
+        max_message: 40_000,
+        assembly_budget: 80_000,
+        ..Config::default()
+    };
+    let mut pair = Pair::linked(&config, false);
+    let stream = open(&mut pair, 0, channel("mixed"));
+    // Small ones wait untaken in front of one that is larger than the credit, and gets its room. Taking them
+    // raises the credit past its end, so that the head of the next large one is here before it is taken.
+    let mut number = 0;
+    for _ in 0..8 {
+        for len in [900, 900, 900, 2_000, 39_000, 20] {
+            number += 1;
+            send(&mut pair, 0, stream, number, len);
+        }
+        for round in 0..60 {
+            pair.transmit(16_384);
+            (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+            pair.advance(TICK);
+            if round > 20 {
+                let taken = pair.sides[1].session.take(stream, usize::MAX, pair.now);
+                assert!(!matches!(taken, Taken::Reset(..)));
+            }
+        }
+    }
+    pair.settle();
+    assert_eq!(pair.sides[0].outcomes.len() as u64, number);
+    assert_eq!((pair.sides[1].session.assembly_used, pair.sides[1].session.assembly_reserve), (0, None));
+}
+
+#[test]
+fn bytes_behind_an_end_are_a_violation_also_when_they_came_early() {
+    let mut pair = Pair::linked(&Config::default(), false);
+    let stream = open(&mut pair, 0, OpenInfo { kind: StreamKind::Bytes, ..channel("bytes") });
+    pair.settle();
+    let mut out = Vec::new();
+    Frame::Data { stream, offset: 50, push: false, payload: &[1; 20] }.put(&mut out);
+    Frame::Fin { stream, end: 60 }.put(&mut out);
+    let link = pair.links[0].id;
+    let result = pair.sides[1].session.handle_bytes(link, Lane::CONTROL, &out, pair.now);
+    assert_eq!(result.map_err(|violation| violation.code), Err(CloseCode::FLOW_CONTROL));
+}
+
+#[test]
+fn a_call_without_its_answer_is_under_way() {
+    let mut pair = Pair::linked(&Config::default(), false);
+    let call = open(&mut pair, 0, OpenInfo { kind: StreamKind::Call, ..channel("call") });
+    send(&mut pair, 0, call, 1, 64);
+    pair.sides[0].session.finish(call);
+    let log = open(&mut pair, 1, channel("log"));
+    pair.settle();
+    assert_eq!(pair.sides[0].outcomes, BTreeMap::from([(1, Outcome::Delivered)]));
+    assert_eq!(pair.sides.each_ref().map(|side| side.session.is_idle()), [false; 2]);
+    send(&mut pair, 1, call, 2, 64);
+    pair.sides[1].session.release(call, pair.now);
+    assert_eq!(pair.sides.each_ref().map(|side| side.session.is_idle()), [false; 2]);
+    pair.settle();
+    pair.sides[0].session.release(call, pair.now);
+    pair.settle();
+    // A call that its caller gave up is none, whether or not the peer has heard of it.
+    let given_up = open(&mut pair, 0, OpenInfo { kind: StreamKind::Call, ..channel("call") });
+    send(&mut pair, 0, given_up, 3, 64);
+    pair.settle();
+    pair.cut(0);
+    pair.sides[0].session.reset(given_up, StreamCode::DROPPED, "", pair.now);
+    pair.sides[0].session.release(given_up, pair.now);
+    assert!(pair.sides[0].session.is_idle());
+    pair.attach(false);
+    pair.settle();
+    pair.sides[1].session.release(given_up, pair.now);
+    pair.settle();
+    // A channel may stay open for ever: it is no work.
+    assert!(pair.sides[0].session.readable(call) && pair.sides[0].session.stream_counters(log).is_some());
+    assert_eq!(pair.sides.each_ref().map(|side| side.session.is_idle()), [true; 2]);
+}
+
+#[test]
+fn who_waits_for_a_stream_learns_that_none_will_come() {
+    let config = Config { max_streams: 1, ..Config::default() };
+    for draining in 0..2 {
+        let mut pair = Pair::linked(&config, false);
+        open(&mut pair, 0, channel("only"));
+        assert_eq!(pair.sides[0].session.open(channel("more")), Err(OpenError::TooMany));
+        pair.settle();
+        pair.sides[0].more_streams = false;
+        pair.sides[draining].session.drain();
+        pair.settle();
+        assert!(pair.sides[0].more_streams, "side {draining} drains");
+        assert_eq!(pair.sides[0].session.open(channel("more")), Err(OpenError::Draining));
+    }
+}
+
+/// What a random run may do next.
+#[derive(Clone, Debug)]
+enum Step {
+    Open { side: bool, priority: u8 },
+    Send { side: bool, stream: usize, len: usize, lifetime_ms: Option<u64> },
+    Transmit { room: usize },
+    Deliver { most: usize, pick: usize },
+    Take { side: bool, stream: usize },
+    Cut { link: usize },
+    Attach { lanes: bool },
+    Advance { ms: u64 },
+    Stop { side: bool, stream: usize },
+    Reset { side: bool, stream: usize },
+    Finish { side: bool, stream: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![8 => 0..200_usize, 2 => 0..20_000_usize, 1 => 60_000..300_000_usize];
+    prop_oneof![
+        2 => (any::<bool>(), 0..3_u8).prop_map(|(side, priority)| Step::Open { side, priority }),
+        10 => (any::<bool>(), 0..8_usize, len, prop::option::weighted(0.2, 0..50_u64))
+            .prop_map(|(side, stream, len, lifetime_ms)| Step::Send { side, stream, len, lifetime_ms }),
+        10 => (4200..16_385_usize).prop_map(|room| Step::Transmit { room }),
+        15 => (1..40_000_usize, 0..11_usize).prop_map(|(most, pick)| Step::Deliver { most, pick }),
+        6 => (any::<bool>(), 0..8_usize).prop_map(|(side, stream)| Step::Take { side, stream }),
+        2 => (0..4_usize).prop_map(|link| Step::Cut { link }),
+        3 => any::<bool>().prop_map(|lanes| Step::Attach { lanes }),
+        3 => (0..40_u64).prop_map(|ms| Step::Advance { ms }),
+        1 => (any::<bool>(), 0..8_usize).prop_map(|(side, stream)| Step::Stop { side, stream }),
+        1 => (any::<bool>(), 0..8_usize).prop_map(|(side, stream)| Step::Reset { side, stream }),
+        1 => (any::<bool>(), 0..8_usize).prop_map(|(side, stream)| Step::Finish { side, stream }),
+    ]
+}
+
+/// Streams that a side can use: its own, and the peer's that it has seen.
+fn streams_of(pair: &Pair, own: &[Vec<StreamId>; 2], side: usize) -> Vec<StreamId> {
+    own[side].iter().copied().chain(pair.sides[side].opened.iter().map(|(id, _)| *id)).collect()
+}
+
+/// Runs the steps, heals, and checks the promise: every message ended once, and what was delivered is
+/// exactly what the other application took, in order.
+fn run(steps: Vec<Step>) {
+    let mut pair = Pair::new(&Config::default());
+    let mut own = [Vec::new(), Vec::new()];
+    let mut sent: [BTreeMap<u64, StreamId>; 2] = Default::default();
+    let mut number = 0;
+    for step in steps {
+        let now = pair.now;
+        let pick = |pair: &Pair, side: bool, stream: usize| {
+            let known = streams_of(pair, &own, usize::from(side));
+            (!known.is_empty()).then(|| known[stream % known.len()])
+        };
+        match step {
+            Step::Open { side, priority } => {
+                let info = OpenInfo { priority: Priority::ALL[usize::from(priority)], ..channel("random") };
+                let stream = open(&mut pair, side.into(), info);
+                own[usize::from(side)].push(stream);
+            }
+            Step::Send { side, stream, len, lifetime_ms } => {
+                let Some(stream) = pick(&pair, side, stream) else { continue };
+                number += 1;
+                let deadline = lifetime_ms.map(|ms| now + Duration::from_millis(ms));
+                let side = usize::from(side);
+                if pair.sides[side]
+                    .session
+                    .send(stream, message(number, len), number, deadline, false)
+                    .is_ok()
+                {
+                    sent[side].insert(number, stream);
+                }
+            }
+            Step::Transmit { room } => pair.transmit(room),
+            Step::Deliver { most, pick } => pair.deliver(most, pick),
+            Step::Take { side, stream } => {
+                if let Some(stream) = pick(&pair, side, stream) {
+                    pair.sides[usize::from(side)].take_all(stream, now);
+                }
+            }
+            Step::Cut { link } => pair.cut(link),
+            Step::Attach { lanes } => pair.attach(lanes),
+            Step::Advance { ms } => pair.advance(Duration::from_millis(ms)),
+            Step::Stop { side, stream } => {
+                if let Some(stream) = pick(&pair, side, stream) {
+                    pair.sides[usize::from(side)].session.stop(stream, StreamCode(256), "no more", now);
+                }
+            }
+            Step::Reset { side, stream } => {
+                if let Some(stream) = pick(&pair, side, stream) {
+                    pair.sides[usize::from(side)].session.reset(
+                        stream,
+                        StreamCode(257),
+                        "changed my mind",
+                        now,
+                    );
+                }
+            }
+            Step::Finish { side, stream } => {
+                if let Some(stream) = pick(&pair, side, stream) {
+                    pair.sides[usize::from(side)].session.finish(stream);
+                }
+            }
+        }
+    }
+    pair.attach(true);
+    pair.settle();
+    for (side, sent) in sent.iter().enumerate() {
+        check_side(&pair, side, sent);
+    }
+    release_all(pair, own);
+}
+
+fn check_side(pair: &Pair, side: usize, sent: &BTreeMap<u64, StreamId>) {
+    let outcomes = &pair.sides[side].outcomes;
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), sent.keys().collect::<Vec<_>>(), "every send ended");
+    let mut expected: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
+    for (number, stream) in sent {
+        match outcomes[number] {
+            Outcome::Delivered => expected.entry(*stream).or_default().push(*number),
+            Outcome::Refused(_) | Outcome::Expired => {}
+            Outcome::Unknown => panic!("the session lived"),
+        }
+    }
+    let numbers = |messages: &Vec<Bytes>| -> Vec<u64> {
+        messages
+            .iter()
+            .map(|message| message.iter().take(8).fold(0, |n, byte| n << 8 | u64::from(*byte)))
+            .collect()
+    };
+    let mut taken: BTreeMap<StreamId, Vec<u64>> =
+        pair.sides[1 - side].taken.iter().map(|(stream, messages)| (*stream, numbers(messages))).collect();
+    taken.retain(|_, numbers| !numbers.is_empty());
+    assert_eq!(taken, expected, "what was delivered is what was taken, in order, once");
+    assert_eq!(pair.sides[side].session.in_flight, 0);
+}
+
+/// When both applications let go, nothing is left.
+fn release_all(mut pair: Pair, own: [Vec<StreamId>; 2]) {
+    let now = pair.now;
+    for side in 0..2 {
+        for stream in streams_of(&pair, &own, side) {
+            pair.sides[side].session.release(stream, now);
+        }
+    }
+    pair.settle();
+    for side in &pair.sides {
+        assert_eq!(side.session.stream_count(), 0, "{:#?}", side.session.streams);
+        assert_eq!((side.session.window_used, side.session.assembly_used), (0, 0));
+        assert_eq!(side.session.assembly_reserve, None);
+        assert!(side.session.assembly_held.is_empty() && side.session.assembly_waiting.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_silent_loss(steps in prop::collection::vec(step(), 1..250)) {
+        run(steps);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_an_error_at_worst(
+        runs in prop::collection::vec((0..12_u8, prop::collection::vec(any::<u8>(), 0..300)), 1..20),
+    ) {
+        let mut pair = Pair::linked(&Config::default(), true);
+        for (lane, run) in runs {
+            let _ = pair.sides[0].session.handle_bytes(LinkId(0), Lane(lane), &run, pair.now);
+            pair.sides[0].events(pair.now, true);
+        }
+    }
+}

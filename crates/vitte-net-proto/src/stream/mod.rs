@@ -1,0 +1,162 @@
+//! One stream: two directions, each with a sending half here and a receiving half there.
+
+pub(crate) mod receive;
+pub(crate) mod send;
+
+use alloc::string::String;
+use core::ops::AddAssign;
+use core::time::Duration;
+
+use crate::error::StreamCode;
+use crate::frame::{Open, StreamKind};
+use crate::id::Priority;
+use crate::time::Moment;
+
+/// How a message ended. Every message ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The peer's application received it, in order, exactly once.
+    Delivered,
+    /// It was not taken, and will not be: the stream was closed by either side.
+    Refused(StreamCode),
+    /// Its deadline passed before it was transmitted. The peer never saw any of it.
+    Expired,
+    /// It was transmitted, and the session was lost before the peer said what became of it.
+    Unknown,
+}
+
+/// What became of the messages that were offered to a stream. At every moment
+/// `offered = delivered + refused + expired + unknown + in_flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages that the application tried to send.
+    pub offered: u64,
+    /// [`Outcome::Delivered`].
+    pub delivered: u64,
+    /// [`Outcome::Refused`], and messages that a full queue or a limit turned away.
+    pub refused: u64,
+    /// [`Outcome::Expired`].
+    pub expired: u64,
+    /// [`Outcome::Unknown`].
+    pub unknown: u64,
+    /// Accepted, and not ended yet.
+    pub in_flight: u64,
+}
+
+impl Counters {
+    pub(crate) fn settle(&mut self, outcome: Outcome) {
+        self.in_flight -= 1;
+        match outcome {
+            Outcome::Delivered => self.delivered += 1,
+            Outcome::Refused(_) => self.refused += 1,
+            Outcome::Expired => self.expired += 1,
+            Outcome::Unknown => self.unknown += 1,
+        }
+    }
+
+    /// Whether the sum holds.
+    #[must_use]
+    pub const fn balanced(&self) -> bool {
+        self.offered == self.delivered + self.refused + self.expired + self.unknown + self.in_flight
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.offered += other.offered;
+        self.delivered += other.delivered;
+        self.refused += other.refused;
+        self.expired += other.expired;
+        self.unknown += other.unknown;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// Everything about a stream that is said when it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenInfo {
+    /// What it is for.
+    pub kind: StreamKind,
+    /// Its class.
+    pub priority: Priority,
+    /// When it must be done, on the clock of this side.
+    pub deadline: Option<Moment>,
+    /// Fingerprint of what the opener sends; zero where there is no schema.
+    pub schema_out: u64,
+    /// Fingerprint of what the opener expects to receive.
+    pub schema_in: u64,
+    /// Who should take it.
+    pub name: String,
+}
+
+impl OpenInfo {
+    pub(crate) fn read(open: &Open<'_>, now: Moment) -> Self {
+        Self {
+            kind: open.kind,
+            priority: open.priority,
+            deadline: open.deadline_micros.map(|micros| now + Duration::from_micros(micros)),
+            schema_out: open.schema_out,
+            schema_in: open.schema_in,
+            name: open.name.into(),
+        }
+    }
+
+    pub(crate) fn to_frame(&self, now: Moment) -> Open<'_> {
+        Open {
+            kind: self.kind,
+            priority: self.priority,
+            deadline_micros: self
+                .deadline
+                .map(|at| u64::try_from(at.since(now).as_micros()).unwrap_or(u64::MAX)),
+            schema_out: self.schema_out,
+            schema_in: self.schema_in,
+            name: &self.name,
+        }
+    }
+}
+
+/// A stream of a session.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// This side opened it.
+    pub(crate) local: bool,
+    /// None while the peer's OPEN trails behind.
+    pub(crate) info: Option<OpenInfo>,
+    /// The application knows the stream: it opened it, or accepted it.
+    pub(crate) accepted: bool,
+    /// The peer has not heard of the acceptance yet.
+    pub(crate) accept_due: bool,
+    /// OPEN went out on the active link.
+    pub(crate) open_sent: bool,
+    /// The peer has answered in any way: OPEN need not be repeated.
+    pub(crate) open_heard: bool,
+    /// The peer has accepted: it may have stopped or reset a direction before that is heard.
+    pub(crate) accept_heard: bool,
+    pub(crate) send: send::SendHalf,
+    pub(crate) receive: receive::ReceiveHalf,
+    /// Waits in the scheduler.
+    pub(crate) scheduled: bool,
+    /// Waits to state offsets or its terminal state.
+    pub(crate) stating: bool,
+    /// STOP went out on the active link.
+    pub(crate) stop_sent: bool,
+    /// The application has let go: the stream is forgotten when both directions are over.
+    pub(crate) released: bool,
+    pub(crate) counters: Counters,
+}
+
+impl Stream {
+    pub(crate) fn priority(&self) -> Priority {
+        self.info.as_ref().map_or(Priority::Normal, |info| info.priority)
+    }
+
+    pub(crate) fn over(&self) -> bool {
+        self.send.over() && self.receive.over()
+    }
+
+    /// A call without its answer, or a byte stream without its ends, that the application holds.
+    pub(crate) fn under_way(&self) -> bool {
+        let work = self.info.as_ref().is_some_and(|info| info.kind != StreamKind::Channel);
+        work && !self.released && !(self.send.over() && self.receive.terminal().is_some())
+    }
+}

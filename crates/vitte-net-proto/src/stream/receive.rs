@@ -1,0 +1,460 @@
+//! The receiving half of one direction: bytes by offset in, messages in order out, and the three offsets
+//! that the peer lives by.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::codec::read_varint;
+use crate::error::{CloseCode, StreamCode, Violation};
+use crate::frame::Offsets;
+
+/// Runs of bytes that may wait for earlier ones.
+const GAPS_MAX: usize = 16;
+/// A growing message gets its whole room once this much of it is here, and not on its word alone.
+const TRUST_LENGTH_AT: usize = 32 << 10;
+
+/// The terminal state of a direction, kept until the peer retires it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terminal {
+    pub(crate) code: StreamCode,
+    pub(crate) reason: String,
+}
+
+/// What a receiver gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A message, or bytes of a byte stream.
+    Payload(Bytes),
+    /// Nothing yet.
+    Empty,
+    /// The peer finished, and everything was taken.
+    End,
+    /// The peer gave up, or the session was lost. Nothing more comes.
+    Reset(StreamCode, String),
+}
+
+#[derive(Debug)]
+pub(crate) struct ReceiveHalf {
+    messages: bool,
+    max_message: usize,
+    received: u64,
+    taken: u64,
+    limit: u64,
+    window: u64,
+    /// The sender came close to the end of its credit since the window last grew.
+    pressed: bool,
+    /// What was taken when the window last grew.
+    grown_at: u64,
+    /// What the peer was last told.
+    told: Offsets,
+    /// Contiguous bytes that no message was cut from yet (all of them, on a byte stream).
+    buf: BytesMut,
+    gaps: BTreeMap<u64, Bytes>,
+    inbox: VecDeque<(Bytes, u64)>,
+    /// Behind the last message that was granted room of the session's budget.
+    granted_to: u64,
+    /// The incomplete message at the front of `buf`.
+    assembling: Option<Assembly>,
+    end: Option<u64>,
+    push_at: u64,
+    terminal: Option<Terminal>,
+    /// The peer has retired the direction.
+    retired: bool,
+    /// The peer gave up.
+    reset: Option<(StreamCode, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Assembly {
+    /// Offset behind the message.
+    end: u64,
+    len: usize,
+    /// Longer than the credit reaches: it needs the session's budget.
+    oversized: Option<Oversized>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Oversized {
+    Unasked,
+    Asked,
+    Granted,
+}
+
+/// What a run of bytes changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The application has something new to take.
+    pub(crate) readable: bool,
+}
+
+impl ReceiveHalf {
+    pub(crate) fn new(messages: bool, max_message: usize, window: u64) -> Self {
+        Self {
+            messages,
+            max_message,
+            received: 0,
+            taken: 0,
+            limit: window,
+            window,
+            pressed: false,
+            grown_at: 0,
+            told: Offsets { taken: 0, received: 0, limit: window },
+            buf: BytesMut::new(),
+            gaps: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            granted_to: 0,
+            assembling: None,
+            end: None,
+            push_at: 0,
+            terminal: None,
+            retired: false,
+            reset: None,
+        }
+    }
+
+    /// Messages or bytes: known when the peer's OPEN arrives. What came before it is cut now.
+    pub(crate) fn set_messages(&mut self, messages: bool) -> Result<Progress, Violation> {
+        self.messages = messages;
+        self.cut()
+    }
+
+    pub(crate) fn offsets(&self) -> Offsets {
+        Offsets { taken: self.taken, received: self.received, limit: self.limit.max(self.received) }
+    }
+
+    pub(crate) fn terminal(&self) -> Option<(&Terminal, u64)> {
+        self.terminal.as_ref().map(|terminal| (terminal, self.taken))
+    }
+
+    pub(crate) fn over(&self) -> bool {
+        self.retired
+    }
+
+    /// The application still reads.
+    pub(crate) fn open(&self) -> bool {
+        self.terminal.is_none() && self.reset.is_none()
+    }
+
+    /// Takes the bytes of a DATA frame. `opened` is false while the OPEN trails: then nothing is cut yet.
+    pub(crate) fn handle_data(
+        &mut self,
+        offset: u64,
+        payload: &[u8],
+        push: bool,
+        opened: bool,
+    ) -> Result<Progress, Violation> {
+        if !self.open() {
+            return Ok(Progress::default());
+        }
+        let end = offset + payload.len() as u64;
+        if end > self.limit.max(self.told.limit) || self.end.is_some_and(|at| end > at) {
+            return Err(Violation::new(
+                CloseCode::FLOW_CONTROL,
+                "bytes beyond the credit or the end of a stream",
+            ));
+        }
+        self.pressed |= end + self.window / 4 > self.told.limit;
+        if push {
+            self.push_at = self.push_at.max(end);
+        }
+        if offset > self.received {
+            self.keep_gap(offset, payload)?;
+            return Ok(Progress::default());
+        }
+        let Some(fresh) = usize::try_from(self.received - offset).ok().and_then(|skip| payload.get(skip..))
+        else {
+            return Ok(Progress::default());
+        };
+        self.append(fresh);
+        while let Some(gap) = self.gaps.first_entry() {
+            if *gap.key() > self.received {
+                break;
+            }
+            let (offset, bytes) = gap.remove_entry();
+            if let Some(fresh) =
+                usize::try_from(self.received - offset).ok().and_then(|skip| bytes.get(skip..))
+            {
+                self.append(fresh);
+            }
+        }
+        if opened { self.cut() } else { Ok(Progress::default()) }
+    }
+
+    fn keep_gap(&mut self, offset: u64, payload: &[u8]) -> Result<(), Violation> {
+        let known = self.gaps.get(&offset).is_some_and(|kept| kept.len() >= payload.len());
+        if known {
+            return Ok(());
+        }
+        if self.gaps.len() >= GAPS_MAX && !self.gaps.contains_key(&offset) {
+            return Err(Violation::new(CloseCode::FLOW_CONTROL, "more than sixteen gaps in a stream"));
+        }
+        self.gaps.insert(offset, Bytes::copy_from_slice(payload));
+        Ok(())
+    }
+
+    fn append(&mut self, fresh: &[u8]) {
+        self.received += fresh.len() as u64;
+        let spare = self.buf.capacity() - self.buf.len();
+        if spare < fresh.len() {
+            let missing = self
+                .assembling
+                .filter(|assembly| assembly.oversized == Some(Oversized::Granted))
+                .map_or(0, |assembly| {
+                    usize::try_from(assembly.end.saturating_sub(self.received)).unwrap_or(0) + fresh.len()
+                });
+            if missing > fresh.len() && self.buf.len() >= TRUST_LENGTH_AT {
+                self.buf.reserve(missing);
+            } else if self.received > TRUST_LENGTH_AT as u64 {
+                // A stream that flows shares blocks between its messages.
+                self.buf.reserve(fresh.len().max(TRUST_LENGTH_AT));
+            } else {
+                self.buf.reserve(fresh.len());
+            }
+        }
+        self.buf.extend_from_slice(fresh);
+    }
+
+    /// Cuts whole messages from the front of the contiguous bytes.
+    fn cut(&mut self) -> Result<Progress, Violation> {
+        let mut progress = Progress::default();
+        if !self.messages {
+            progress.readable = !self.buf.is_empty();
+            self.close_if_done()?;
+            return Ok(progress);
+        }
+        loop {
+            if let Some(assembly) = self.assembling {
+                if self.received < assembly.end {
+                    break;
+                }
+                let message = self.buf.split_to(assembly.len).freeze();
+                self.inbox.push_back((message, assembly.end));
+                self.assembling = None;
+                progress.readable = true;
+                continue;
+            }
+            if self.granted_to > self.taken {
+                // A message larger than the window waits to be taken: the next may need its room.
+                break;
+            }
+            let Some((len, head)) = read_varint(&self.buf) else { break };
+            let start = self.received - self.buf.len() as u64 + head as u64;
+            let len = match usize::try_from(len) {
+                Ok(len) if len <= self.max_message => len,
+                _ => {
+                    return Err(Violation::new(
+                        CloseCode::FLOW_CONTROL,
+                        "a message longer than the limit in the hello",
+                    ));
+                }
+            };
+            let _ = self.buf.split_to(head);
+            let end = start + len as u64;
+            let oversized = (end > self.limit).then_some(Oversized::Unasked);
+            self.assembling = Some(Assembly { end, len, oversized });
+        }
+        self.close_if_done()?;
+        Ok(progress)
+    }
+
+    /// The length of a message that needs the session's budget; it is answered once.
+    pub(crate) fn ask_assembly(&mut self) -> Option<usize> {
+        let assembly =
+            self.assembling.as_mut().filter(|assembly| assembly.oversized == Some(Oversized::Unasked))?;
+        assembly.oversized = Some(Oversized::Asked);
+        Some(assembly.len)
+    }
+
+    /// The session's budget has room for the message at the front: the credit reaches to its end.
+    pub(crate) fn grant_assembly(&mut self) {
+        if let Some(assembly) = &mut self.assembling {
+            assembly.oversized = Some(Oversized::Granted);
+            self.granted_to = assembly.end;
+            self.limit = self.limit.max(assembly.end);
+        }
+    }
+
+    /// Room of the session's budget is asked for, and not granted.
+    pub(crate) fn waits_for_assembly(&self) -> bool {
+        let oversized = self.assembling.and_then(|assembly| assembly.oversized);
+        self.open() && oversized.is_some_and(|state| state != Oversized::Granted)
+    }
+
+    /// Room of the session's budget is in use until the message is taken.
+    pub(crate) fn holds_assembly(&self) -> bool {
+        self.open() && self.granted_to > self.taken
+    }
+
+    /// Takes a FIN.
+    pub(crate) fn handle_fin(&mut self, end: u64, opened: bool) -> Result<Progress, Violation> {
+        if !self.open() {
+            return Ok(Progress::default());
+        }
+        if self.end.is_some_and(|known| known != end) || end < self.received {
+            return Err(Violation::malformed("a stream with two ends, or one before its bytes"));
+        }
+        if self.gaps.iter().any(|(offset, bytes)| offset + bytes.len() as u64 > end) {
+            return Err(Violation::new(CloseCode::FLOW_CONTROL, "bytes beyond the end of a stream"));
+        }
+        self.end = Some(end);
+        if !opened {
+            return Ok(Progress::default());
+        }
+        self.close_if_done()?;
+        // A reader that waits must learn that nothing more comes.
+        Ok(Progress { readable: self.received == end })
+    }
+
+    fn close_if_done(&mut self) -> Result<(), Violation> {
+        if self.end != Some(self.received) || self.terminal.is_some() || self.granted_to > self.taken {
+            return Ok(());
+        }
+        if self.messages && (self.assembling.is_some() || !self.buf.is_empty()) {
+            return Err(Violation::malformed("a stream that ends inside a message"));
+        }
+        if self.taken == self.received {
+            self.terminal = Some(Terminal { code: StreamCode::FINISHED, reason: String::new() });
+        }
+        Ok(())
+    }
+
+    /// Takes a RESET: what was not taken is gone.
+    pub(crate) fn handle_reset(&mut self, code: StreamCode, reason: &str) {
+        if self.terminal.is_some() {
+            return;
+        }
+        self.clear();
+        self.reset = Some((code, reason.into()));
+        self.terminal = Some(Terminal { code, reason: String::new() });
+    }
+
+    /// The application wants no more.
+    pub(crate) fn stop(&mut self, code: StreamCode, reason: &str) {
+        if self.terminal.is_some() {
+            return;
+        }
+        self.clear();
+        self.terminal = Some(Terminal { code, reason: reason.into() });
+    }
+
+    /// The session is lost.
+    pub(crate) fn lose(&mut self, code: StreamCode, reason: &str) {
+        self.clear();
+        if self.terminal.is_none() {
+            self.reset = Some((code, reason.into()));
+            self.terminal = Some(Terminal { code, reason: String::new() });
+        }
+        self.retired = true;
+    }
+
+    pub(crate) fn retire(&mut self) {
+        if self.terminal.is_some() {
+            self.retired = true;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.buf = BytesMut::new();
+        self.gaps.clear();
+        self.inbox.clear();
+        self.assembling = None;
+    }
+
+    /// Hands out the next message, or up to `max` bytes of a byte stream. Taking is what settles receipts.
+    pub(crate) fn take(&mut self, max: usize) -> Taken {
+        if let Some((code, reason)) = &self.reset {
+            return Taken::Reset(*code, reason.clone());
+        }
+        let payload = if self.messages {
+            self.inbox.pop_front().map(|(message, end)| {
+                self.taken = end;
+                message
+            })
+        } else {
+            let len = self.buf.len().min(max);
+            self.taken += len as u64;
+            (len > 0).then(|| self.buf.split_to(len).freeze())
+        };
+        match payload {
+            Some(payload) => {
+                // What comes behind a large message was not looked at before it was taken. If it is
+                // malformed, the direction ends here: the link it came on may be gone.
+                if let Err(violation) = self.cut() {
+                    self.clear();
+                    self.reset = Some((StreamCode::BAD_PAYLOAD, violation.reason.into()));
+                    self.terminal =
+                        Some(Terminal { code: StreamCode::BAD_PAYLOAD, reason: violation.reason.into() });
+                }
+                Taken::Payload(payload)
+            }
+            None if self.terminal.is_some() => Taken::End,
+            None => Taken::Empty,
+        }
+    }
+
+    /// Raises the credit behind what was taken. `grow` is how far the window may grow now; the answer is
+    /// how much of that was used.
+    pub(crate) fn raise_limit(&mut self, window_max: u64, grow: u64) -> u64 {
+        let mut used = 0;
+        let keeps_up = self.received - self.taken <= self.window / 2;
+        if keeps_up && (self.pressed || self.taken - self.grown_at >= 4 * self.window) {
+            used = self.window.min(window_max.saturating_sub(self.window)).min(grow);
+            self.window += used;
+            self.pressed = false;
+            self.grown_at = self.taken;
+        }
+        self.limit = self.limit.max(self.taken + self.window);
+        used
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Whether the peer must hear of new offsets at once, lazily, or not at all.
+    pub(crate) fn news(&self) -> News {
+        if self.retired || self.terminal.is_some() {
+            return News::None;
+        }
+        let step = self.window / 4;
+        let offsets = self.offsets();
+        if offsets == self.told {
+            return News::None;
+        }
+        let pushed = self.push_at > self.told.taken && self.taken >= self.push_at;
+        let blocked = self.told.limit < self.granted_to;
+        if pushed
+            || blocked
+            || offsets.limit - self.told.limit >= step
+            || offsets.received - self.told.received >= step
+        {
+            News::Urgent
+        } else {
+            News::Lazy
+        }
+    }
+
+    pub(crate) fn mark_told(&mut self) {
+        self.told = self.offsets();
+    }
+
+    /// Bytes that this half holds for its reader.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let gaps: usize = self.gaps.values().map(Bytes::len).sum();
+        (self.received - self.taken) + gaps as u64
+    }
+
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.inbox.is_empty() || (!self.messages && !self.buf.is_empty()) || !self.open()
+    }
+}
+
+/// See [`ReceiveHalf::news`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    Lazy,
+    Urgent,
+}
