@@ -1,0 +1,210 @@
+//! Channels of messages that are bytes: for people with a codec of their own, and the ground of the typed
+//! ones.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use vitte_net_proto::{Counters, PeerId, StreamCode, Taken};
+
+use super::receipt::Receipt;
+use super::{ReceiveError, SendError, Stream};
+
+/// A channel of messages that are bytes, both ways.
+#[derive(Debug)]
+pub struct RawChannel {
+    sender: RawSender,
+    receiver: RawReceiver,
+}
+
+impl RawChannel {
+    pub(crate) fn new(stream: Stream) -> Self {
+        let stream = Arc::new(stream);
+        Self { sender: RawSender { stream: stream.clone() }, receiver: RawReceiver { stream, over: false } }
+    }
+
+    /// Takes the two directions apart. Each can be dropped for itself.
+    #[must_use]
+    pub fn split(self) -> (RawSender, RawReceiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// See [`RawSender::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.sender.send(message).await
+    }
+
+    /// See [`RawSender::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.sender.try_send(message)
+    }
+
+    /// See [`RawReceiver::recv`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, ReceiveError> {
+        self.receiver.recv().await
+    }
+}
+
+/// The sending direction of a channel. Dropping it flushes what was accepted, then finishes.
+#[derive(Debug)]
+pub struct RawSender {
+    stream: Arc<Stream>,
+}
+
+impl RawSender {
+    /// Queues a message, as soon as the queue has room ([`Config::send_queue`](crate::Config::send_queue)).
+    /// It never drops one.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing of the message was sent.
+    ///
+    /// # Cancel safety
+    /// A dropped future has queued the whole message, or none of it.
+    pub async fn send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.send_within(message, None).await
+    }
+
+    /// As [`send`](Self::send), with a time after which the message expires if nothing of it was transmitted.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_within(
+        &self,
+        message: impl Into<Bytes>,
+        lifetime: impl Into<Option<Duration>>,
+    ) -> Result<Receipt, SendError> {
+        let Stream { carrier, id } = &*self.stream;
+        let message = message.into();
+        let deadline = lifetime.into().map(|lifetime| carrier.now() + lifetime);
+        let token = poll_fn(|cx| carrier.poll_send(Some(cx), *id, &message, deadline, true)).await?;
+        let receipt = Receipt::new(carrier.clone(), token);
+        // A sender that always finds room would otherwise never let the driver run.
+        tokio::task::coop::consume_budget().await;
+        Ok(receipt)
+    }
+
+    /// Queues a message if there is room now.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing of the message was sent.
+    pub fn try_send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        let Stream { carrier, id } = &*self.stream;
+        match carrier.poll_send(None, *id, &message.into(), None, true) {
+            Poll::Ready(sent) => Ok(Receipt::new(carrier.clone(), sent?)),
+            Poll::Pending => Err(SendError::Full),
+        }
+    }
+
+    /// Ends the direction behind everything that was accepted, and waits until the peer has taken it all.
+    ///
+    /// # Errors
+    /// The peer did not take it all: its receipts say what became of each message.
+    ///
+    /// # Cancel safety
+    /// The direction is finished whether or not the wait is.
+    pub async fn finish(self) -> Result<(), ReceiveError> {
+        let Stream { carrier, id } = &*self.stream;
+        carrier.finish(*id);
+        match poll_fn(|cx| carrier.poll_stopped(cx, *id)).await {
+            (StreamCode::FINISHED, _) => Ok(()),
+            (code, reason) => Err(ReceiveError::Reset { code, reason }),
+        }
+    }
+
+    /// Gives up: what was not transmitted is refused, what was is the peer's word.
+    pub fn reset(self, code: StreamCode, reason: &str) {
+        self.stream.carrier.reset(self.stream.id, code, reason);
+    }
+
+    /// Waits until the peer wants no more, and says why.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn stopped(&self) -> (StreamCode, String) {
+        poll_fn(|cx| self.stream.carrier.poll_stopped(cx, self.stream.id)).await
+    }
+
+    /// What became of the messages that were sent here. They add up at every moment. Nothing once the
+    /// session has forgotten the channel.
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters> {
+        self.stream.carrier.counters(self.stream.id)
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.stream.carrier.peer()
+    }
+}
+
+impl Drop for RawSender {
+    fn drop(&mut self) {
+        self.stream.carrier.finish(self.stream.id);
+    }
+}
+
+/// The receiving direction of a channel. Dropping it tells the peer, whose messages that were not taken
+/// count as refused.
+#[derive(Debug)]
+pub struct RawReceiver {
+    stream: Arc<Stream>,
+    over: bool,
+}
+
+impl RawReceiver {
+    /// Waits for the next message; `None` when the peer has finished. Taking a message is what makes it
+    /// delivered.
+    ///
+    /// # Errors
+    /// See [`ReceiveError`].
+    ///
+    /// # Cancel safety
+    /// A message is either answered or still to be taken.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, ReceiveError> {
+        match self.stream.take(usize::MAX).await {
+            Taken::Payload(message) => Ok(Some(message)),
+            Taken::End | Taken::Empty => {
+                self.over = true;
+                Ok(None)
+            }
+            Taken::Reset(code, reason) => {
+                self.over = true;
+                Err(ReceiveError::Reset { code, reason })
+            }
+        }
+    }
+
+    /// Wants no more, for this reason.
+    pub fn stop(self, code: StreamCode, reason: &str) {
+        self.stream.carrier.stop(self.stream.id, code, reason);
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.stream.carrier.peer()
+    }
+}
+
+impl Drop for RawReceiver {
+    fn drop(&mut self) {
+        if !self.over {
+            self.stream.carrier.stop(self.stream.id, StreamCode::DROPPED, "");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Every limit of a mesh, with its unit, default, range and cost.
+
+use std::time::Duration;
+
+use vitte_net_proto as proto;
+
+/// The limits of a mesh. [`Config::wan`] is the default; [`Config::lan`] suits machines in one room, or one
+/// machine. Setters are chained; [`Mesh::builder`](crate::Mesh::builder) checks the whole when it starts.
+///
+/// ```
+/// use std::time::Duration;
+/// use vitte_net::Config;
+///
+/// let config = Config::lan().resume_window(Duration::from_secs(10)).peers_max(64);
+/// assert!(config.check().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) session: proto::Config,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) handshakes_max: usize,
+    pub(crate) dial_stagger: Duration,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) backoff_first: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) peers_max: usize,
+    pub(crate) addresses_max: usize,
+    pub(crate) handlers_max: usize,
+    pub(crate) accept_queue: usize,
+    pub(crate) events_max: usize,
+}
+
+/// A limit that is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is {value}, which is not in {range}")]
+pub struct ConfigError {
+    name: &'static str,
+    value: String,
+    range: &'static str,
+}
+
+macro_rules! setters {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty => $($field:ident).+;)+) => {
+        $(
+            $(#[doc = $doc])+
+            #[must_use]
+            pub fn $name(mut self, value: $type) -> Self {
+                self.$($field).+ = value;
+                self
+            }
+        )+
+    };
+}
+
+impl Config {
+    /// For links over the internet: patient, and frugal with keep-alives.
+    #[must_use]
+    pub fn wan() -> Self {
+        Self {
+            session: proto::Config::default(),
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 128,
+            dial_stagger: Duration::from_millis(250),
+            dial_timeout: Duration::from_secs(10),
+            backoff_first: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(30),
+            peers_max: 1024,
+            addresses_max: 16,
+            handlers_max: 256,
+            accept_queue: 64,
+            events_max: 1024,
+        }
+    }
+
+    /// For a local network: a silent link is dead within two seconds, and is dialled again soon.
+    #[must_use]
+    pub fn lan() -> Self {
+        Self::wan()
+            .keep_alive(Duration::from_millis(500))
+            .link_timeout(Duration::from_millis(1500))
+            .dial_stagger(Duration::from_millis(100))
+            .dial_timeout(Duration::from_secs(3))
+            .backoff_first(Duration::from_millis(100))
+            .backoff_max(Duration::from_secs(2))
+    }
+
+    setters! {
+        /// Longest message that is accepted, in bytes. Default 8 MiB; from 1 KiB to 1 GiB. A peer can make
+        /// this side hold four times as much ([`assembly_budget`](Self::assembly_budget)).
+        max_message: usize => session.max_message;
+        /// Credit of a stream at its start, in bytes: what a peer can make this side hold for each of its
+        /// streams. Default 64 KiB; from 4 KiB to 16 MiB.
+        stream_window: u64 => session.stream_window;
+        /// How far the credit of a stream grows while its reader keeps up, in bytes. Default 1 MiB; from
+        /// `stream_window` to 1 GiB. Throughput of a stream is at most this per round trip.
+        stream_window_max: u64 => session.stream_window_max;
+        /// Bytes a session may hold for messages longer than their stream's window. Default 32 MiB; at least
+        /// twice `max_message`, so that one of them is always reserved for the oldest.
+        assembly_budget: usize => session.assembly_budget;
+        /// Bytes that a channel holds before they are transmitted; then `send` waits. Default 1 MiB; from 1
+        /// byte (one message at a time) to 1 GiB.
+        send_queue: usize => session.send_queue;
+        /// Streams (channels, calls, byte streams) that a peer may have open at once. Default 1,024; from 1
+        /// to 1,048,576.
+        max_streams: u64 => session.max_streams;
+        /// Bytes in flight on a byte link, all streams together: what can stand in kernel buffers before an
+        /// urgent message. Default 512 KiB; from 64 KiB to 1 GiB. Throughput of a byte link is at most this
+        /// per round trip.
+        link_window: u64 => session.link_window;
+        /// Silence after which a link is asked for a sign of life. Default 5 s (LAN: 0.5 s); from 10 ms to 1 h.
+        keep_alive: Duration => session.keep_alive;
+        /// How long the answer may take before the link counts as dead. Default 10 s (LAN: 1.5 s); from 10 ms
+        /// to 1 h.
+        link_timeout: Duration => session.link_timeout;
+        /// How long a session waits for its next link; after that it is lost, and what was under way is
+        /// unknown. Default 60 s; up to 24 h.
+        resume_window: Duration => session.resume_window;
+        /// Time for a connection to prove its key, and again for its hello. Default 10 s; from 10 ms to 1 h. A
+        /// QUIC connection that is silent for a minute is given up before.
+        handshake_timeout: Duration => handshake_timeout;
+        /// Accepted connections that have not proven anything yet, all listeners together; more wait, one with
+        /// each listener and the others in the kernel. Default 128; from 1 to 65,536.
+        handshakes_max: usize => handshakes_max;
+        /// Head start of each address over the next when a peer is dialled. Default 250 ms (LAN: 100 ms).
+        dial_stagger: Duration => dial_stagger;
+        /// Time for one round of attempts over all addresses of a peer. Default 10 s (LAN: 3 s).
+        dial_timeout: Duration => dial_timeout;
+        /// First wait before an unreachable peer is dialled again. Default 200 ms (LAN: 100 ms); at least 1 ms.
+        backoff_first: Duration => backoff_first;
+        /// Longest wait before an unreachable peer is dialled again. Default 30 s (LAN: 2 s).
+        backoff_max: Duration => backoff_max;
+        /// Peers at once; more are refused. Default 1,024; from 1 to 65,536.
+        peers_max: usize => peers_max;
+        /// Addresses that are remembered of one peer; more are ignored. Default 16; from 1 to 256.
+        addresses_max: usize => addresses_max;
+        /// Calls of one name that run at once; more are refused as busy. Default 256; from 1 to 1,048,576.
+        handlers_max: usize => handlers_max;
+        /// Channels or byte streams of one name that wait to be accepted; more are refused as busy. Default
+        /// 64; from 1 to 65,536.
+        accept_queue: usize => accept_queue;
+        /// Events that wait for a slow reader of [`Mesh::events`](crate::Mesh::events) before it misses the
+        /// oldest. Default 1,024; from 1 to 65,536.
+        events_max: usize => events_max;
+    }
+
+    /// Whether every limit is in its range.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        fn within<T: PartialOrd + std::fmt::Debug>(
+            name: &'static str,
+            value: T,
+            least: T,
+            most: T,
+            range: &'static str,
+        ) -> Result<(), ConfigError> {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError { name, value: format!("{value:?}"), range })
+            }
+        }
+        let session = &self.session;
+        let ms = Duration::from_millis;
+        let hour = Duration::from_secs(3600);
+        within("max_message", session.max_message, 1 << 10, 1 << 30, "1 KiB to 1 GiB")?;
+        within("stream_window", session.stream_window, 4 << 10, 16 << 20, "4 KiB to 16 MiB")?;
+        within(
+            "stream_window_max",
+            session.stream_window_max,
+            session.stream_window,
+            1 << 30,
+            "stream_window to 1 GiB",
+        )?;
+        within(
+            "assembly_budget",
+            session.assembly_budget,
+            session.max_message.saturating_mul(2),
+            1 << 34,
+            "twice max_message to 16 GiB",
+        )?;
+        within("send_queue", session.send_queue, 1, 1 << 30, "1 byte to 1 GiB")?;
+        within("max_streams", session.max_streams, 1, 1 << 20, "1 to 1,048,576")?;
+        within("link_window", session.link_window, 64 << 10, 1 << 30, "64 KiB to 1 GiB")?;
+        within("keep_alive", session.keep_alive, ms(10), hour, "10 ms to 1 h")?;
+        within("link_timeout", session.link_timeout, ms(10), hour, "10 ms to 1 h")?;
+        within("resume_window", session.resume_window, ms(0), hour * 24, "0 to 24 h")?;
+        within("handshake_timeout", self.handshake_timeout, ms(10), hour, "10 ms to 1 h")?;
+        within("handshakes_max", self.handshakes_max, 1, 1 << 16, "1 to 65,536")?;
+        within("dial_stagger", self.dial_stagger, ms(0), hour, "0 to 1 h")?;
+        within("dial_timeout", self.dial_timeout, ms(10), hour, "10 ms to 1 h")?;
+        within("backoff_first", self.backoff_first, ms(1), hour, "1 ms to 1 h")?;
+        within("backoff_max", self.backoff_max, self.backoff_first, hour, "backoff_first to 1 h")?;
+        within("peers_max", self.peers_max, 1, 1 << 16, "1 to 65,536")?;
+        within("addresses_max", self.addresses_max, 1, 256, "1 to 256")?;
+        within("handlers_max", self.handlers_max, 1, 1 << 20, "1 to 1,048,576")?;
+        within("accept_queue", self.accept_queue, 1, 1 << 16, "1 to 65,536")?;
+        within("events_max", self.events_max, 1, 1 << 16, "1 to 65,536")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::wan()
+    }
+}

@@ -1,0 +1,69 @@
+//! vitte-net: the asynchronous network library of the Vitte language.
+//!
+//! A mesh-oriented, multi-transport messaging layer: peers that multiplex typed channels, calls and byte
+//! streams over QUIC, TCP+TLS and WebSocket. Every send ends as delivered, refused, expired or unknown, and
+//! its sender can learn which. Beside it stand the plain primitives, which know of no mesh.
+//!
+//! # Layout
+//!
+//! In reading order, the lowest floor first:
+//!
+//! - [`network`]: the seam. Everything asked of the operating system, and its simulated twin's place.
+//! - [`tcp`], [`udp`]: plain sockets.
+//! - [`address`], [`identity`], [`tls`], [`ws`]: where a node is, who it is, how it proves that.
+//! - [`transport`]: links, which carry frames and do not know what is in them.
+//! - [`vitte_net_proto`]: the session, as a value without IO.
+//! - [`channel`], [`call`]: what an application says on a session.
+//! - [`peer`]: the owner of one session and its links. [`discovery`]: where peers may be. [`mesh`]: all
+//!   of it together.
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+pub mod network;
+pub mod tcp;
+pub mod udp;
+
+#[cfg(feature = "mesh")]
+pub mod address;
+#[cfg(feature = "mesh")]
+pub mod call;
+#[cfg(feature = "mesh")]
+pub mod channel;
+#[cfg(feature = "mesh")]
+pub mod config;
+#[cfg(feature = "mesh")]
+pub mod discovery;
+#[cfg(feature = "mesh")]
+pub mod identity;
+#[cfg(feature = "mesh")]
+pub mod mesh;
+#[cfg(feature = "mesh")]
+pub mod peer;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "mesh")]
+pub mod transport;
+#[cfg(feature = "ws")]
+pub mod ws;
+
+#[cfg(feature = "mesh")]
+pub use self::{
+    address::{Address, Transport},
+    call::{Call, CallContext, CallError, NotSent, Refusal, Request},
+    channel::bytes::PeerStream,
+    channel::payload::Blob,
+    channel::raw::{RawChannel, RawReceiver, RawSender},
+    channel::receipt::{Receipt, Undelivered},
+    channel::typed::{Channel, Message, Receiver, Sender},
+    channel::{OpenError, ReceiveError, SendError},
+    config::Config,
+    identity::{Identity, Secret, Trust},
+    mesh::{
+        DialError, Events, HandshakeError, Incoming, Mesh, MeshBuilder, MeshEvent, ServeError, StartError,
+    },
+    peer::Peer,
+};
+#[cfg(feature = "mesh")]
+pub use postcard_schema::Schema;
+#[cfg(feature = "mesh")]
+pub use vitte_net_proto::{CloseCode, Counters, PeerId, Priority, StreamCode};

@@ -1,0 +1,335 @@
+//! Plain TCP: [`TcpClient`] connects, [`TcpServer`] accepts, both give a [`TcpStream`].
+//!
+//! ```no_run
+//! use vitte_net::tcp::TcpClient;
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let mut client = TcpClient::connect("example.org:80").await?;
+//! client.send(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await?;
+//! let response = client.recv().await?;
+//! println!("{}", String::from_utf8_lossy(&response));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A host name with several addresses is tried by happy eyeballs (RFC 8305), see [`TcpConnector`]. A server
+//! outlives transient errors, see [`TcpServer::accept`]. Every call goes through a
+//! [`Network`](crate::network::Network), so the same program runs on a simulated one.
+
+mod connect;
+mod server;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::network::{BoxStream, ByteStream, Target};
+
+pub use connect::{ConnectFailure, TcpConnector};
+// The mesh's listeners outlive the same errors in the same way.
+#[allow(unused_imports, reason = "without the mesh nobody asks")]
+pub(crate) use server::accept_patiently;
+pub use server::{TcpServer, TcpServerBuilder};
+
+/// What one [`TcpStream::recv`] returns at most, unless told otherwise: 65,536 bytes (64 KiB).
+pub const RECV_LIMIT: usize = 64 * 1024;
+
+/// Below this much room `recv` takes a new block instead of filling the rest of the old one: 4 KiB.
+const LEAST_ROOM: usize = 4 * 1024;
+
+/// What [`TcpStream::shutdown`] reads at a time, only to drop it: 8 KiB.
+const DISCARD: usize = 8 * 1024;
+
+/// The name under which client programs know [`TcpStream`]: `TcpClient::connect("example.org:80")`.
+pub type TcpClient = TcpStream;
+
+/// A TCP connection, connected or accepted.
+///
+/// [`send`](Self::send) and [`recv`](Self::recv) are all that simple programs need. It is also
+/// [`AsyncRead`] and [`AsyncWrite`], without a buffer between: both ways of reading can be mixed.
+///
+/// Dropping it closes the connection at once: what was sent is still delivered by the operating system,
+/// unless unread bytes wait here, in which case TCP resets the connection and the peer may lose the end of
+/// what was sent. [`shutdown`](Self::shutdown) avoids that.
+#[derive(Debug)]
+pub struct TcpStream {
+    stream: BoxStream,
+    inbox: Inbox,
+}
+
+impl TcpStream {
+    /// Connects to `target`, a host and a port such as `"example.org:80"`, with the defaults of
+    /// [`TcpConnector`]: the operating system's network, happy eyeballs, 30 seconds for all of it.
+    ///
+    /// # Errors
+    /// See [`TcpConnector::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up all attempts.
+    pub async fn connect(target: impl Into<Target>) -> io::Result<Self> {
+        TcpConnector::new().connect(target).await
+    }
+
+    /// A connector whose network, time-out and options can be set before it connects.
+    #[must_use]
+    pub fn builder() -> TcpConnector {
+        TcpConnector::new()
+    }
+
+    /// Sends all of `bytes`. It returns when the operating system has taken them, which does not mean that
+    /// the peer has; it waits while the peer does not read, for as long as that takes.
+    ///
+    /// # Errors
+    /// The connection is broken. How much was sent is unknown then.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: when the future is dropped, a part of `bytes` may have been sent. The connection is
+    /// then only good for being closed.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        send(&mut self.stream, bytes).await
+    }
+
+    /// Waits until bytes have arrived and returns what is there, at most [`RECV_LIMIT`] bytes unless
+    /// [`set_recv_limit`](Self::set_recv_limit) says otherwise. TCP keeps no message boundaries: one `send`
+    /// may arrive in several pieces, and several in one. Empty means that the peer has sent everything.
+    ///
+    /// # Errors
+    /// The connection is broken. An orderly end is no error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: when the future is dropped, nothing was received that the next call does not return.
+    pub async fn recv(&mut self) -> io::Result<Bytes> {
+        self.inbox.recv(&mut self.stream).await
+    }
+
+    /// Sets what one [`recv`](Self::recv) returns at most, in bytes; at least 1. Default: [`RECV_LIMIT`].
+    /// It is also the memory that a waiting `recv` holds.
+    pub fn set_recv_limit(&mut self, bytes: usize) {
+        self.inbox.limit = bytes.max(1);
+    }
+
+    /// Says that nothing more will be sent (TCP's FIN). The peer's `recv` returns empty after the last
+    /// byte; receiving here goes on.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it may be called again.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
+    /// Ends the connection so that the peer gets all that was sent: says that nothing more comes, then
+    /// drops what still arrives until the peer has ended its side too, all of it for at most `within`. The
+    /// connection is closed afterwards in any case. 5 seconds suit most protocols.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when the peer did not end its side in time, otherwise what broke the
+    /// connection. Either way it is unknown whether the peer got everything.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection at once.
+    pub async fn shutdown(mut self, within: Duration) -> io::Result<()> {
+        let goodbye = async {
+            self.stream.shutdown().await?;
+            let mut dropped = vec![0; DISCARD];
+            while self.stream.read(&mut dropped).await? > 0 {}
+            Ok(())
+        };
+        match tokio::time::timeout(within, goodbye).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let text = format!("the peer did not end the connection within {within:?}");
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+            }
+        }
+    }
+
+    /// The two directions, to be used by two tasks. The connection is closed when both are dropped;
+    /// dropping the [`TcpSender`] alone does not tell the peer, [`TcpSender::finish`] does. (For halves that
+    /// borrow, `tokio::io::split(&mut stream)` works too.)
+    #[must_use]
+    pub fn into_split(self) -> (TcpReceiver, TcpSender) {
+        let (reader, writer) = tokio::io::split(self.stream);
+        (TcpReceiver { reader, inbox: self.inbox }, TcpSender { writer })
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    /// The socket is not connected any more.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// The address of the other side.
+    ///
+    /// # Errors
+    /// The socket is not connected any more.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// The stream below, for code that speaks to the seam.
+    #[must_use]
+    pub fn into_inner(self) -> BoxStream {
+        self.stream
+    }
+}
+
+impl From<BoxStream> for TcpStream {
+    fn from(stream: BoxStream) -> Self {
+        Self { stream, inbox: Inbox::default() }
+    }
+}
+
+impl ByteStream for TcpStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+}
+
+/// The receiving half of a [`TcpStream`].
+#[derive(Debug)]
+pub struct TcpReceiver {
+    reader: tokio::io::ReadHalf<BoxStream>,
+    inbox: Inbox,
+}
+
+impl TcpReceiver {
+    /// As [`TcpStream::recv`].
+    ///
+    /// # Errors
+    /// The connection is broken. An orderly end is no error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: when the future is dropped, nothing was received that the next call does not return.
+    pub async fn recv(&mut self) -> io::Result<Bytes> {
+        self.inbox.recv(&mut self.reader).await
+    }
+}
+
+/// The sending half of a [`TcpStream`].
+#[derive(Debug)]
+pub struct TcpSender {
+    writer: tokio::io::WriteHalf<BoxStream>,
+}
+
+impl TcpSender {
+    /// As [`TcpStream::send`].
+    ///
+    /// # Errors
+    /// The connection is broken. How much was sent is unknown then.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: when the future is dropped, a part of `bytes` may have been sent.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        send(&mut self.writer, bytes).await
+    }
+
+    /// As [`TcpStream::finish`].
+    ///
+    /// # Errors
+    /// The connection is broken.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it may be called again.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.writer.shutdown().await
+    }
+}
+
+/// The block that `recv` reads into; what it returns are parts of it.
+#[derive(Debug)]
+struct Inbox {
+    block: BytesMut,
+    limit: usize,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { block: BytesMut::new(), limit: RECV_LIMIT }
+    }
+}
+
+impl Inbox {
+    async fn recv(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+        if self.block.capacity() < LEAST_ROOM.min(self.limit) {
+            self.block.reserve(self.limit);
+        }
+        let room = self.block.capacity().min(self.limit);
+        from.read_buf(&mut (&mut self.block).limit(room)).await?;
+        Ok(self.block.split().freeze())
+    }
+}
+
+async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+macro_rules! read_through {
+    ($wrapper:ty, $field:ident) => {
+        impl AsyncRead for $wrapper {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_read(cx, buf)
+            }
+        }
+    };
+}
+
+macro_rules! write_through {
+    ($wrapper:ty, $field:ident) => {
+        impl AsyncWrite for $wrapper {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write(cx, buf)
+            }
+
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write_vectored(cx, bufs)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                self.$field.is_write_vectored()
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_flush(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+read_through!(TcpStream, stream);
+write_through!(TcpStream, stream);
+read_through!(TcpReceiver, reader);
+write_through!(TcpSender, writer);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! Plain UDP: [`UdpSocket`].
+//!
+//! ```no_run
+//! use vitte_net::udp::UdpSocket;
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let socket = UdpSocket::bind("127.0.0.1:0").await?;
+//! socket.send_to(b"ping", "127.0.0.1:7000").await?;
+//! let mut buf = [0; 1500];
+//! let received = socket.recv_from(&mut buf).await?;
+//! println!("{} sent {} bytes", received.from, received.len);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A datagram arrives whole, late, twice or never. One that is longer than the buffer is cut, and
+//! [`Received::truncated`] says so.
+
+mod waiters;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::network::{Datagrams, Network, OsNetwork, Received, Target, UdpOptions};
+use waiters::Waiters;
+
+/// The longest datagram over IPv4: 65,507 bytes (65,535 less the headers of IP and UDP). Above about 1,200
+/// bytes a path may have to cut it into fragments, and losing one of them loses it all.
+pub const MAX_DATAGRAM_IPV4: usize = 65_507;
+
+/// The longest datagram over IPv6: 65,527 bytes (65,535 less the header of UDP).
+pub const MAX_DATAGRAM_IPV6: usize = 65_527;
+
+/// How many datagrams of strangers `recv` drops before it lets other tasks run: 64.
+const STRANGERS_AT_ONCE: usize = 64;
+
+/// A UDP socket. All of its calls take `&self`: any number of tasks may send and receive at a time.
+pub struct UdpSocket {
+    socket: Arc<dyn Datagrams>,
+    network: Arc<dyn Network>,
+    peer: Option<SocketAddr>,
+    readers: Waiters,
+    writers: Waiters,
+}
+
+impl UdpSocket {
+    /// Binds at `at`, a host or an address of this machine and a port. `"0.0.0.0:0"` takes any free port of
+    /// every interface, `"[::]:0"` does so for IPv6 and IPv4.
+    ///
+    /// # Errors
+    /// See [`UdpBuilder::bind`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket behind.
+    pub async fn bind(at: impl Into<Target>) -> io::Result<Self> {
+        UdpBuilder::new().bind(at).await
+    }
+
+    /// A socket whose network and options can be set before it is bound.
+    #[must_use]
+    pub fn builder() -> UdpBuilder {
+        UdpBuilder::new()
+    }
+
+    /// Sends one datagram to `to`, at most [`MAX_DATAGRAM_IPV4`] or [`MAX_DATAGRAM_IPV6`] bytes. A host name
+    /// is looked up at every call, and its first address that this socket can reach is used. Ok means that
+    /// the operating system took it.
+    ///
+    /// # Errors
+    /// What [`Target::resolve`] says, [`io::ErrorKind::InvalidInput`] for a datagram that is too long or an
+    /// address of the other family, [`io::ErrorKind::PermissionDenied`] for a broadcast address
+    /// without [`UdpBuilder::broadcast`], otherwise what the system said.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the datagram was sent whole or not at all.
+    pub async fn send_to(&self, datagram: &[u8], to: impl Into<Target>) -> io::Result<()> {
+        let to = self.reachable(&to.into()).await?;
+        self.send_datagram(datagram, to).await
+    }
+
+    /// Waits for the next datagram from anybody. What does not fit into `buf` is cut off, and
+    /// [`Received::truncated`] says so; 65,535 bytes hold every datagram.
+    ///
+    /// # Errors
+    /// What the system said. The socket can still be used.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: when the future is dropped, no datagram was taken.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.receive(buf, None).await
+    }
+
+    /// From now on [`send`](Self::send) goes to `peer`, and [`recv`](Self::recv) takes only what comes from
+    /// there (an address can be forged: this is a filter, not an authentication). Nothing is sent, and the
+    /// other calls work as before.
+    ///
+    /// # Errors
+    /// What [`Target::resolve`] says, [`io::ErrorKind::InvalidInput`] for an address of the other family.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the peer is set or not.
+    pub async fn connect(&mut self, peer: impl Into<Target>) -> io::Result<()> {
+        self.peer = Some(self.reachable(&peer.into()).await?);
+        Ok(())
+    }
+
+    /// Sends one datagram to the peer that [`connect`](Self::connect) named.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] without a peer, otherwise as [`send_to`](Self::send_to).
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the datagram was sent whole or not at all.
+    pub async fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        self.send_datagram(datagram, self.peer()?).await
+    }
+
+    /// Waits for the next datagram from the peer that [`connect`](Self::connect) named. Datagrams from others
+    /// are dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] without a peer, otherwise as [`recv_from`](Self::recv_from).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: when the future is dropped, no datagram of the peer was taken.
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.receive(buf, Some(self.peer()?)).await
+    }
+
+    /// The peer that [`connect`](Self::connect) named.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] without one.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        self.peer.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotConnected, "the socket has no peer: call connect first")
+        })
+    }
+
+    /// The address this socket is bound to, with the port the system chose.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The first address of `to` that a socket of this family can send to.
+    async fn reachable(&self, to: &Target) -> io::Result<SocketAddr> {
+        let local = self.socket.local_addr()?;
+        let dual = local.ip().is_unspecified();
+        let candidates = to.resolve(&*self.network).await?;
+        let fits = |address: &SocketAddr| match (local, address) {
+            (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => true,
+            (SocketAddr::V6(_), SocketAddr::V4(_)) => dual,
+            (SocketAddr::V4(_), SocketAddr::V6(_)) => false,
+        };
+        candidates.into_iter().find(fits).ok_or_else(|| {
+            let text = format!("a socket bound to {local} cannot send to {to}: no address of its family");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })
+    }
+
+    async fn send_datagram(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let longest = if to.is_ipv4() { MAX_DATAGRAM_IPV4 } else { MAX_DATAGRAM_IPV6 };
+        if datagram.len() > longest {
+            let text = format!("{} bytes are too long for a datagram: at most {longest}", datagram.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let mut waiting = self.writers.join();
+        poll_fn(|cx| {
+            loop {
+                match self.socket.try_send(datagram, to) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    sent => return Poll::Ready(sent),
+                }
+                match waiting.poll(cx, |cx| self.socket.poll_writable(cx)) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn receive(&self, buf: &mut [u8], only: Option<SocketAddr>) -> io::Result<Received> {
+        let mut waiting = self.readers.join();
+        poll_fn(|cx| waiting.poll(cx, |cx| self.poll_receive(cx, buf, only))).await
+    }
+
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        only: Option<SocketAddr>,
+    ) -> Poll<io::Result<Received>> {
+        for _ in 0..STRANGERS_AT_ONCE {
+            match self.socket.poll_recv(cx, buf) {
+                Poll::Ready(Ok(received)) if only.is_some_and(|peer| peer != received.from) => {}
+                answer => return answer,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket")
+            .field("socket", &self.socket)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a [`UdpSocket`] is set up.
+#[derive(Clone, Debug)]
+pub struct UdpBuilder {
+    network: Arc<dyn Network>,
+    options: UdpOptions,
+}
+
+impl Default for UdpBuilder {
+    fn default() -> Self {
+        Self { network: Arc::new(OsNetwork), options: UdpOptions::default() }
+    }
+}
+
+impl UdpBuilder {
+    /// A builder with the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The network to bind on. Default: [`OsNetwork`].
+    #[must_use]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Bytes of the kernel's receive buffer; the kernel may give another number. Default: its own choice.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.options.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// Bytes of the kernel's send buffer; the kernel may give another number. Default: its own choice.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.options.send_buffer = Some(bytes);
+        self
+    }
+
+    /// Allow sending to broadcast addresses. Default: no.
+    #[must_use]
+    pub fn broadcast(mut self, allow: bool) -> Self {
+        self.options.broadcast = allow;
+        self
+    }
+
+    /// Binds at the first address of `at` that can be taken.
+    ///
+    /// # Errors
+    /// What [`Target::resolve`] says, or the last address's error, naming that address.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket behind.
+    pub async fn bind(&self, at: impl Into<Target>) -> io::Result<UdpSocket> {
+        let at = at.into();
+        let mut failure = None;
+        for address in at.resolve(&*self.network).await? {
+            match self.network.bind_udp(address, &self.options).await {
+                Ok(socket) => {
+                    return Ok(UdpSocket {
+                        socket,
+                        network: Arc::clone(&self.network),
+                        peer: None,
+                        readers: Waiters::default(),
+                        writers: Waiters::default(),
+                    });
+                }
+                Err(error) => {
+                    failure =
+                        Some(io::Error::new(error.kind(), format!("cannot bind to {address}: {error}")));
+                }
+            }
+        }
+        Err(failure
+            .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no address for {at}"))))
+    }
+}
+
+#[cfg(test)]
+mod tests;
