@@ -1,0 +1,182 @@
+//! UDP: datagrams that arrive, are lost, are held back or come twice, as the link says.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vitte_net::network::{Datagrams, Received};
+
+use crate::link::Verdict;
+use crate::trace::{Fate, Protocol};
+use crate::world::{HostId, State, What, World, register};
+
+/// Bytes that wait in a socket before further datagrams are dropped, unless the socket's options say
+/// otherwise: the default of Linux.
+pub const UDP_RECEIVE_BUFFER: usize = 212_992;
+/// The longest payload of a datagram over IPv4.
+pub const MAX_DATAGRAM: usize = 65_507;
+/// What a waiting datagram costs beyond its payload.
+const DATAGRAM_OVERHEAD: usize = 64;
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) address: SocketAddr,
+    pub(crate) capacity: usize,
+    held: usize,
+    queue: VecDeque<(SocketAddr, Bytes)>,
+    pub(crate) wakers: Vec<Waker>,
+}
+
+impl Socket {
+    pub(crate) fn new(address: SocketAddr, capacity: Option<usize>) -> Self {
+        let capacity = capacity.unwrap_or(UDP_RECEIVE_BUFFER);
+        Self { address, capacity, held: 0, queue: VecDeque::new(), wakers: Vec::new() }
+    }
+}
+
+/// A datagram under way.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    from_host: HostId,
+    to_host: HostId,
+    from: SocketAddr,
+    to: SocketAddr,
+    sent: Duration,
+    copy: bool,
+    bytes: Bytes,
+}
+
+impl State {
+    fn send_datagram(&mut self, packet: Packet) {
+        let (now, len) = (self.now, packet.bytes.len());
+        let route = (packet.from, packet.to);
+        let link = self.link(packet.from_host, packet.to_host);
+        let fate = if link.partitioned {
+            Fate::Partitioned
+        } else if link.udp_blocked {
+            Fate::Blocked
+        } else {
+            match link.datagram(now, len) {
+                Verdict::Lost => Fate::Lost,
+                Verdict::Arrives { at, again } => {
+                    if let Some(again) = again {
+                        let (bytes, copy) = (packet.bytes.clone(), true);
+                        self.schedule(again, What::Datagram(Packet { bytes, copy, ..packet }));
+                    }
+                    return self.schedule(at, What::Datagram(packet));
+                }
+            }
+        };
+        self.packet(Protocol::Udp, route, now, len, fate);
+    }
+
+    pub(crate) fn datagram_arrives(&mut self, packet: Packet) {
+        let Packet { from, to, sent, .. } = packet;
+        let link = self.link(packet.from_host, packet.to_host);
+        let (partitioned, blocked) = (link.partitioned, link.udp_blocked);
+        let len = packet.bytes.len();
+        let host = &mut self.hosts[packet.to_host];
+        let up = host.up;
+        let socket = host.udp.get_mut(&to.port()).filter(|socket| {
+            let at = socket.address.ip();
+            at.is_unspecified() || at == to.ip()
+        });
+        let fate = match socket {
+            _ if partitioned => Fate::Partitioned,
+            _ if blocked => Fate::Blocked,
+            _ if !up => Fate::HostDown,
+            None => Fate::NoSocket,
+            Some(socket) if socket.held + len + DATAGRAM_OVERHEAD > socket.capacity => Fate::Overflow,
+            Some(socket) => {
+                socket.held += len + DATAGRAM_OVERHEAD;
+                socket.queue.push_back((from, packet.bytes));
+                self.wakes.append(&mut socket.wakers);
+                if packet.copy { Fate::Duplicated } else { Fate::Delivered }
+            }
+        };
+        self.packet(Protocol::Udp, (from, to), sent, len, fate);
+    }
+}
+
+/// The handle of a bound socket of one life of a host.
+#[derive(Debug)]
+pub(crate) struct UdpSocket {
+    pub(crate) world: World,
+    pub(crate) host: HostId,
+    pub(crate) life: u32,
+    pub(crate) address: SocketAddr,
+}
+
+impl Datagrams for UdpSocket {
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
+        self.world.with(|state| {
+            let host = &mut state.hosts[self.host];
+            let socket = host.udp.get_mut(&self.address.port());
+            let Some(socket) = socket.filter(|_| host.life == self.life) else {
+                return Poll::Ready(Err(ErrorKind::NetworkDown.into()));
+            };
+            let Some((from, bytes)) = socket.queue.pop_front() else {
+                register(&mut socket.wakers, cx, &mut state.wakes);
+                return Poll::Pending;
+            };
+            socket.held -= bytes.len() + DATAGRAM_OVERHEAD;
+            let len = bytes.len().min(buf.len());
+            buf[..len].copy_from_slice(&bytes[..len]);
+            Poll::Ready(Ok(Received { len, from, truncated: len < bytes.len() }))
+        })
+    }
+
+    fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        if datagram.len() > MAX_DATAGRAM {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        self.world.with(|state| {
+            if state.hosts[self.host].life != self.life {
+                return Err(ErrorKind::NetworkDown.into());
+            }
+            let to_host = state.route(self.host, to.ip()).ok_or(ErrorKind::HostUnreachable)?;
+            let ip = match self.address.ip() {
+                any if any.is_unspecified() => state.source(self.host, to.ip()),
+                bound => bound,
+            };
+            state.send_datagram(Packet {
+                from_host: self.host,
+                to_host,
+                from: SocketAddr::new(ip, self.address.port()),
+                to,
+                sent: state.now,
+                copy: false,
+                bytes: Bytes::copy_from_slice(datagram),
+            });
+            Ok(())
+        })
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A simulated send buffer is never full: what the link cannot carry now, it carries later.
+        Poll::Ready(Ok(()))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
+    fn os_socket(&self) -> Option<io::Result<std::net::UdpSocket>> {
+        None
+    }
+}
+
+impl Drop for UdpSocket {
+    fn drop(&mut self) {
+        self.world.with(|state| {
+            let host = &mut state.hosts[self.host];
+            if host.life == self.life {
+                host.udp.remove(&self.address.port());
+            }
+        });
+    }
+}
