@@ -67,7 +67,7 @@ impl Shared {
             core.links.insert(id, slot.clone());
             Ok((slot, link.reader))
         })?;
-        tokio::spawn(read(self.clone(), slot, reader, first));
+        reader.spawn(|reader| read(self.clone(), slot, reader, first));
         self.driver.notify_one();
         if self.spare_link(transport).is_some() {
             let shared = Arc::downgrade(self);

@@ -59,6 +59,18 @@ pub enum LinkReader {
 }
 
 impl LinkReader {
+    /// Runs what `work` makes of the reader, in a task: of its own, or where the link's own work is done.
+    pub(crate) fn spawn<F>(self, work: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self {
+            Self::Bytes(_) => drop(tokio::spawn(work(self))),
+            #[cfg(feature = "quic")]
+            Self::Quic(ref reader) => reader.seat().spawn(work(self)),
+        }
+    }
+
     /// Waits until bytes have arrived and hands every run of them to `deliver` with its lane, in order
     /// within a lane. It returns as soon as something was delivered. A run may end inside a frame.
     ///

@@ -15,6 +15,7 @@ use vitte_net_proto::Lane;
 
 use super::config::{SEND_WINDOW, URGENT_RESERVE};
 use super::failure::{CLOSE_BROKEN, CLOSE_ORDERLY, Failure};
+use super::seat::Seat;
 use crate::transport::LinkError;
 
 const LANES: usize = Lane::COUNT as usize;
@@ -32,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// it could notice before it has read the last frames of this side.
 type Parked = Arc<Mutex<Vec<RecvStream>>>;
 
-pub(super) fn split(connection: Connection) -> (Reader, Writer) {
+pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
     let parked = Parked::default();
     let writer = Writer {
         connection: connection.clone(),
@@ -50,6 +51,7 @@ pub(super) fn split(connection: Connection) -> (Reader, Writer) {
         runs: Box::new(std::array::from_fn(|_| Bytes::new())),
         failure: None,
         parked,
+        seat,
     };
     (reader, writer)
 }
@@ -88,6 +90,7 @@ pub struct Reader {
     runs: Box<[Bytes; RUNS]>,
     failure: Option<Failure>,
     parked: Parked,
+    seat: Seat,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,10 @@ enum Inbound {
 }
 
 impl Reader {
+    pub(crate) fn seat(&self) -> Seat {
+        self.seat.clone()
+    }
+
     /// See [`LinkReader::read`](crate::transport::LinkReader::read). Every lane that has bytes has its turn
     /// in each call, in the order of their numbers.
     pub(crate) async fn read(

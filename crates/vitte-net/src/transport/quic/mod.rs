@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `mod.rs` | endpoints, dialling, listening |
 //! | `lanes.rs` | the two halves of a link |
+//! | `seat.rs` | the one task of a link |
 //! | `socket.rs` | our sockets under quinn |
 //! | `config.rs` | limits and seeds |
 //! | `failure.rs` | errors |
@@ -12,6 +13,7 @@
 mod config;
 mod failure;
 mod lanes;
+mod seat;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -21,10 +23,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{ConnectError, Connecting, Endpoint, TokioRuntime};
+use quinn::{ConnectError, Connecting};
 use vitte_net_proto::PeerId;
 
 use self::failure::{CLOSE_NO_IDENTITY, CLOSE_WRONG_PEER};
+use self::seat::{Seat, Seats};
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport};
 use crate::network::Network;
 use crate::tls::{MeshTls, peer_of_quic};
@@ -44,6 +47,21 @@ pub(crate) struct Endpoints {
     network: Arc<dyn Network>,
     tls: MeshTls,
     open: Arc<Mutex<Open>>,
+}
+
+/// A socket of quinn's, and the tasks of its links.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    quinn: quinn::Endpoint,
+    seats: Arc<Seats>,
+}
+
+impl std::ops::Deref for Endpoint {
+    type Target = quinn::Endpoint;
+
+    fn deref(&self) -> &quinn::Endpoint {
+        &self.quinn
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +109,8 @@ impl Endpoints {
         server_name: &str,
         expected: Option<PeerId>,
     ) -> Result<Link, LinkError> {
-        let (endpoint, connecting) = self.connect(remote, server_name).await?;
-        let link = link(&endpoint, connecting, true).await?;
+        let (endpoint, connecting, seat) = self.connect(remote, server_name).await?;
+        let link = link(&endpoint, connecting, seat, true).await?;
         match (expected, &link.writer) {
             (Some(expected), LinkWriter::Quic(writer)) if expected != link.info.peer => {
                 writer.abort(CLOSE_WRONG_PEER, b"not the key that was dialled");
@@ -106,19 +124,20 @@ impl Endpoints {
         &self,
         remote: SocketAddr,
         server_name: &str,
-    ) -> Result<(Endpoint, Connecting), LinkError> {
+    ) -> Result<(Endpoint, Connecting, Seat), LinkError> {
         let config = config::client(&self.network, &self.tls)?;
         let endpoint = self.endpoint(remote.is_ipv6()).await?;
-        match endpoint.connect_with(config.clone(), remote, server_name) {
-            Ok(connecting) => return Ok((endpoint, connecting)),
+        match endpoint.seats.take(|| endpoint.connect_with(config.clone(), remote, server_name)) {
+            Ok((connecting, seat)) => return Ok((endpoint, connecting, seat)),
             Err(ConnectError::EndpointStopping) => {}
             Err(error) => return Err(failure::refused(error)),
         }
         // Its socket has failed for good, in a suspended machine for example: a new one gets one try.
         self.forget(remote.is_ipv6(), &endpoint);
         let endpoint = self.endpoint(remote.is_ipv6()).await?;
-        let connecting = endpoint.connect_with(config, remote, server_name).map_err(failure::refused)?;
-        Ok((endpoint, connecting))
+        let connecting = endpoint.seats.take(|| endpoint.connect_with(config, remote, server_name));
+        let (connecting, seat) = connecting.map_err(failure::refused)?;
+        Ok((endpoint, connecting, seat))
     }
 
     async fn endpoint(&self, v6: bool) -> Result<Endpoint, LinkError> {
@@ -145,7 +164,9 @@ impl Endpoints {
         let datagrams = self.network.bind_udp(at, &config::socket()).await?;
         let socket = socket::for_quinn(datagrams)?;
         let config = config::endpoint(&self.network);
-        Ok(Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))?)
+        let seats = Arc::new(Seats::default());
+        let quinn = quinn::Endpoint::new_with_abstract_socket(config, server, socket, seats.clone())?;
+        Ok(Endpoint { quinn, seats })
     }
 
     /// Listens at `at`; port 0 lets the system choose.
@@ -242,8 +263,9 @@ impl Incoming {
     /// When the future is dropped, the attempt ends and the peer is told.
     pub(crate) async fn handshake(self, limit: Duration) -> Result<Link, LinkError> {
         let Self { endpoint, incoming, ticket } = self;
-        let connecting = incoming.accept().map_err(|error| failure::lost(&error))?;
-        let link = tokio::time::timeout(limit, link(&endpoint, connecting, false)).await;
+        let begun = endpoint.seats.take(|| incoming.accept());
+        let (connecting, seat) = begun.map_err(|error| failure::lost(&error))?;
+        let link = tokio::time::timeout(limit, link(&endpoint, connecting, seat, false)).await;
         drop(ticket);
         link.unwrap_or(Err(LinkError::HandshakeTimeout))
     }
@@ -266,7 +288,12 @@ impl Drop for Ticket {
     }
 }
 
-async fn link(endpoint: &Endpoint, connecting: Connecting, dialled: bool) -> Result<Link, LinkError> {
+async fn link(
+    endpoint: &Endpoint,
+    connecting: Connecting,
+    seat: Seat,
+    dialled: bool,
+) -> Result<Link, LinkError> {
     let connection = connecting.await.map_err(|error| failure::lost(&error))?;
     // rustls has made sure of the protocol: over QUIC it insists on an ALPN that suits both.
     let Some(peer) = connection.peer_identity().and_then(peer_of_quic) else {
@@ -282,7 +309,7 @@ async fn link(endpoint: &Endpoint, connecting: Connecting, dialled: bool) -> Res
         local: plain(local),
         remote: plain(connection.remote_address()),
     };
-    let (reader, writer) = lanes::split(connection);
+    let (reader, writer) = lanes::split(connection, seat);
     Ok(Link { info, reader: LinkReader::Quic(reader), writer: LinkWriter::Quic(writer) })
 }
 

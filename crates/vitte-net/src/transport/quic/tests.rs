@@ -122,7 +122,7 @@ async fn meet(a: &Node, b: &Node) -> (Link, Link) {
 async fn meet_raw(a: &Node, b: &Node) -> (Connection, Link) {
     let listener = b.endpoints.listen(LOCAL).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let (_, connecting) = a.endpoints.connect(at, "peer").await.unwrap();
+    let (_, connecting, _seat) = a.endpoints.connect(at, "peer").await.unwrap();
     let accepted = async { listener.accept().await?.handshake(LIMIT).await };
     let (raw, accepted) = tokio::join!(connecting, accepted);
     (raw.unwrap(), accepted.unwrap())
