@@ -3,6 +3,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,7 +11,7 @@ use crate::codec::read_varint;
 use crate::error::{CloseCode, StreamCode, Violation};
 use crate::frame::Offsets;
 
-/// Runs of bytes that may wait for earlier ones.
+/// Runs of bytes that may wait for earlier ones, those that touch counted as one.
 const GAPS_MAX: usize = 16;
 /// A growing message gets its whole room once this much of it is here, and not on its word alone.
 const TRUST_LENGTH_AT: usize = 32 << 10;
@@ -51,7 +52,8 @@ pub(crate) struct ReceiveHalf {
     told: Offsets,
     /// Contiguous bytes that no message was cut from yet (all of them, on a byte stream).
     buf: BytesMut,
-    gaps: BTreeMap<u64, Bytes>,
+    /// Runs of bytes behind a gap, by their offset. No two of them touch: those that do are one.
+    gaps: BTreeMap<u64, VecDeque<u8>>,
     inbox: VecDeque<(Bytes, u64)>,
     /// Behind the last message that was granted room of the session's budget.
     granted_to: u64,
@@ -172,25 +174,50 @@ impl ReceiveHalf {
             if *gap.key() > self.received {
                 break;
             }
-            let (offset, bytes) = gap.remove_entry();
-            if let Some(fresh) =
-                usize::try_from(self.received - offset).ok().and_then(|skip| bytes.get(skip..))
-            {
-                self.append(fresh);
-            }
+            let (offset, run) = gap.remove_entry();
+            let skip = usize::try_from(self.received - offset).unwrap_or(usize::MAX);
+            let (head, tail) = run.as_slices();
+            self.append(head.get(skip..).unwrap_or_default());
+            self.append(tail.get(skip.saturating_sub(head.len())..).unwrap_or_default());
         }
         if opened { self.cut() } else { Ok(Progress::default()) }
     }
 
+    /// Keeps bytes behind a gap. They become one run with all that they overlap or touch, so that no byte is
+    /// held twice and only real gaps count.
     fn keep_gap(&mut self, offset: u64, payload: &[u8]) -> Result<(), Violation> {
-        let known = self.gaps.get(&offset).is_some_and(|kept| kept.len() >= payload.len());
-        if known {
-            return Ok(());
-        }
-        if self.gaps.len() >= GAPS_MAX && !self.gaps.contains_key(&offset) {
+        let end = offset + payload.len() as u64;
+        let touched: Vec<u64> = self
+            .gaps
+            .range(..=end)
+            .rev()
+            .take_while(|(start, run)| **start + run.len() as u64 >= offset)
+            .map(|(start, _)| *start)
+            .collect();
+        if touched.is_empty() && self.gaps.len() >= GAPS_MAX {
             return Err(Violation::new(CloseCode::FLOW_CONTROL, "more than sixteen gaps in a stream"));
         }
-        self.gaps.insert(offset, Bytes::copy_from_slice(payload));
+        let new = |from: u64, to: u64| {
+            let at = |offset_in_stream: u64| usize::try_from(offset_in_stream - offset).unwrap_or(usize::MAX);
+            payload.get(at(from.min(end))..at(to.min(end))).unwrap_or_default()
+        };
+        let mut first = offset;
+        let mut whole = VecDeque::new();
+        for start in touched.into_iter().rev() {
+            let Some(run) = self.gaps.remove(&start) else { continue };
+            if start <= offset {
+                (first, whole) = (start, run);
+            } else {
+                let reached = first + whole.len() as u64;
+                whole.extend(new(reached, start));
+                whole = join(whole, run);
+            }
+        }
+        let reached = first + whole.len() as u64;
+        if reached < end {
+            whole.extend(new(reached, end));
+        }
+        self.gaps.insert(first, whole);
         Ok(())
     }
 
@@ -442,12 +469,26 @@ impl ReceiveHalf {
 
     /// Bytes that this half holds for its reader.
     pub(crate) fn held_bytes(&self) -> u64 {
-        let gaps: usize = self.gaps.values().map(Bytes::len).sum();
+        let gaps: usize = self.gaps.values().map(VecDeque::len).sum();
         (self.received - self.taken) + gaps as u64
     }
 
     pub(crate) fn has_messages(&self) -> bool {
         !self.inbox.is_empty() || (!self.messages && !self.buf.is_empty()) || !self.open()
+    }
+}
+
+/// Two runs that touch, as one. The longer one is not copied: so no order of arrival costs more than a few
+/// copies of each byte.
+fn join(mut before: VecDeque<u8>, mut after: VecDeque<u8>) -> VecDeque<u8> {
+    if before.len() >= after.len() {
+        before.append(&mut after);
+        before
+    } else {
+        let len = before.len();
+        after.append(&mut before);
+        after.rotate_right(len);
+        after
     }
 }
 
@@ -458,3 +499,6 @@ pub(crate) enum News {
     Lazy,
     Urgent,
 }
+
+#[cfg(test)]
+mod tests;
