@@ -74,6 +74,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     // quinn takes its token and reset keys as types of ring's.
     ("ring", &["identity", "transport::quic"]),
     ("rustls", &["tls"]),
+    ("rustls_native_certs", &["tls"]),
     ("rustls_pki_types", &["tls"]),
     ("rustls_platform_verifier", &["tls"]),
     ("socket2", &["network"]),

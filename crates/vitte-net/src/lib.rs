@@ -9,8 +9,8 @@
 //! In reading order, the lowest floor first:
 //!
 //! - [`network`]: the seam. Everything asked of the operating system, and its simulated twin's place.
-//! - [`tcp`], [`udp`]: plain sockets.
-//! - [`address`], [`identity`], [`tls`], [`ws`]: where a node is, who it is, how it proves that.
+//! - [`tcp`], [`udp`]: plain sockets. [`tls`]: its client and server over any stream.
+//! - [`address`], [`identity`], [`ws`]: where a node is, who it is, how it proves that.
 //! - [`transport`]: links, which carry frames and do not know what is in them.
 //! - [`vitte_net_proto`]: the session, as a value without IO.
 //! - [`channel`], [`call`]: what an application says on a session.

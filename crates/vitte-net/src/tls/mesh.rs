@@ -1,19 +1,16 @@
 //! The mesh's TLS: both sides prove an Ed25519 key (RFC 7250), and that is all they prove.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
-pub use rustls::crypto::CryptoProvider;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{
     AlertDescription, CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
@@ -21,6 +18,7 @@ use rustls::{
 };
 use vitte_net_proto::PeerId;
 
+use super::Clock;
 use crate::identity::Identity;
 use crate::network::Network;
 
@@ -29,12 +27,6 @@ pub(crate) const ALPN: &[u8] = b"vitte/1";
 
 /// What comes before the 32 bytes of an Ed25519 key in its 44-byte SubjectPublicKeyInfo (RFC 8410, section 4).
 const ED25519_SPKI: &[u8; 12] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
-
-/// The cryptography that is used unless another is handed in: ring's.
-#[must_use]
-pub fn default_provider() -> CryptoProvider {
-    rustls::crypto::ring::default_provider()
-}
 
 /// The two TLS configurations of a node, for TCP, WebSocket and QUIC alike.
 ///
@@ -203,16 +195,6 @@ impl From<Error> for TlsError {
 impl From<TlsError> for Error {
     fn from(error: TlsError) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-    }
-}
-
-/// The wall clock of a network, in the form that rustls asks for.
-#[derive(Debug)]
-pub(super) struct Clock(Arc<dyn Network>);
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        self.0.wall_clock().duration_since(UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }
 

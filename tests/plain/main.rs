@@ -1,0 +1,7 @@
+//! The plain primitives, as a program that knows of no mesh uses them; against other people's programs where
+//! they are installed.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod openssl;
+mod programs;
+mod tls;
