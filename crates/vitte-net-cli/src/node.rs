@@ -112,6 +112,19 @@ fn describe(event: &MeshEvent) -> (String, Value) {
             format!("draining {}: it is going away", peer.short()),
             json!({ "event": "draining", "peer": peer.to_string() }),
         ),
+        MeshEvent::Throttled { peer } => (
+            format!("throttled {}: it opens and gives up too many streams", peer.short()),
+            json!({ "event": "throttled", "peer": peer.to_string() }),
+        ),
+        MeshEvent::Violation { peer, transport, code, reason, ours } => (
+            format!(
+                "cut {} over {transport}: {} broke a rule ({code}): {reason}",
+                peer.short(),
+                if *ours { "this node" } else { "the peer" },
+            ),
+            json!({ "event": "violation", "peer": peer.to_string(), "transport": transport.scheme(),
+                "code": code.0, "reason": reason, "ours": ours }),
+        ),
         MeshEvent::Down { peer, reason } => (
             format!("down {}: {reason}", peer.short()),
             json!({ "event": "down", "peer": peer.to_string(), "reason": reason }),

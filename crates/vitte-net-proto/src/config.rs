@@ -24,8 +24,19 @@ pub struct Config {
     pub send_queue: usize,
     /// Messages a stream holds that were not yet transmitted. Default 16,384.
     pub send_queue_messages: usize,
+    /// Bytes a stream keeps until the peer has acknowledged them; then it begins no further message. Default
+    /// 4 MiB. A peer can give credit without end: this is what bounds the replay.
+    pub replay_max: u64,
+    /// The same for all streams of a session together. Default 64 MiB.
+    pub replay_budget: u64,
     /// Streams the peer may have open at once. Default 1,024.
     pub max_streams: u64,
+    /// Streams the peer may open and give up in a row: by a RESET, or by a STOP before anything was answered.
+    /// Default 1,024. What was answered, and what this side refused, does not count.
+    pub abandoned_burst: u32,
+    /// How many of those it may give up each second after that; the place of one above it is not given back
+    /// before its time, so that the peer opens no faster. Default 1,000.
+    pub abandoned_per_second: u32,
     /// Links of one session at once. Default 4.
     pub max_links: usize,
     /// On a byte link, bytes written and not yet acknowledged: what may stand in kernel buffers before an
@@ -51,7 +62,11 @@ impl Default for Config {
             assembly_budget: 32 << 20,
             send_queue: 1 << 20,
             send_queue_messages: 16_384,
+            replay_max: 4 << 20,
+            replay_budget: 64 << 20,
             max_streams: 1024,
+            abandoned_burst: 1024,
+            abandoned_per_second: 1000,
             max_links: 4,
             link_window: 512 << 10,
             ack_delay: Duration::from_millis(5),

@@ -99,6 +99,22 @@ codes!(StreamCode {
     WRONG_KIND = 10, "the name stands for another kind of stream";
 });
 
+impl CloseCode {
+    /// It says that whoever reads it broke a rule of the protocol.
+    #[must_use]
+    pub const fn is_violation(self) -> bool {
+        matches!(
+            self,
+            Self::MALFORMED
+                | Self::FRAME_TOO_LARGE
+                | Self::UNKNOWN_FRAME
+                | Self::FLOW_CONTROL
+                | Self::STREAM_LIMIT
+                | Self::WRONG_STATE
+        )
+    }
+}
+
 impl StreamCode {
     /// The first code that belongs to the application.
     pub const APPLICATION: u64 = 256;

@@ -103,6 +103,18 @@ impl Config {
         /// Streams (channels, calls, byte streams) that a peer may have open at once. Default 1,024; from 1
         /// to 1,048,576.
         max_streams: u64 => session.max_streams;
+        /// Bytes that a stream keeps until the peer has acknowledged them; then no further message is begun.
+        /// Default 4 MiB; from 64 KiB to 1 GiB. A peer decides how much credit it gives: this bounds what it can make
+        /// this side keep.
+        replay_max: u64 => session.replay_max;
+        /// The same for all streams of a peer together. Default 64 MiB; from `replay_max` to 16 GiB.
+        replay_budget: u64 => session.replay_budget;
+        /// Streams that a peer may open and give up in a row: by a reset, or by a stop before anything was
+        /// answered. Default 1,024; from 1 to 1,048,576. Calls that are answered, refused or finish do not count.
+        abandoned_burst: u32 => session.abandoned_burst;
+        /// Streams that a peer may open and give up each second after that. Above it the peer is throttled: places
+        /// for new streams come back at this rate. Default 1,000; from 1 to 1,000,000.
+        abandoned_per_second: u32 => session.abandoned_per_second;
         /// Bytes in flight on a byte link, all streams together: what can stand in kernel buffers before an
         /// urgent message. Default 512 KiB; from 64 KiB to 1 GiB. Throughput of a byte link is at most this
         /// per round trip.
@@ -182,6 +194,10 @@ impl Config {
         )?;
         within("send_queue", session.send_queue, 1, 1 << 30, "1 byte to 1 GiB")?;
         within("max_streams", session.max_streams, 1, 1 << 20, "1 to 1,048,576")?;
+        within("replay_max", session.replay_max, 64 << 10, 1 << 30, "64 KiB to 1 GiB")?;
+        within("replay_budget", session.replay_budget, session.replay_max, 1 << 34, "replay_max to 16 GiB")?;
+        within("abandoned_burst", session.abandoned_burst, 1, 1 << 20, "1 to 1,048,576")?;
+        within("abandoned_per_second", session.abandoned_per_second, 1, 1_000_000, "1 to 1,000,000")?;
         within("link_window", session.link_window, 64 << 10, 1 << 30, "64 KiB to 1 GiB")?;
         within("keep_alive", session.keep_alive, ms(10), hour, "10 ms to 1 h")?;
         within("link_timeout", session.link_timeout, ms(10), hour, "10 ms to 1 h")?;

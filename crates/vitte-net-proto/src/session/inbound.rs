@@ -90,6 +90,9 @@ impl Session {
                 for (stream, offsets) in resume.entries() {
                     self.handle_offsets(stream, &offsets)?;
                 }
+                if resume.last && !resume.reply {
+                    self.count_resume(now)?;
+                }
                 if resume.last {
                     self.handle_resume_end(link, resume.reply, now);
                 }
@@ -101,8 +104,8 @@ impl Session {
                 }
             }
             Frame::Close { code, session: true, reason } => self.lose(code, reason),
-            Frame::Close { code, session: false, .. } => {
-                self.events.push_back(Event::LinkDead { link, code });
+            Frame::Close { code, session: false, reason } => {
+                self.events.push_back(Event::LinkDead { link, code, reason: reason.into() });
                 self.link_down(link, now);
             }
         }
@@ -173,6 +176,7 @@ impl Session {
         self.reach(id)?;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.open_heard = true;
+            stream.abandoned |= !stream.local && stream.receive.terminal().is_none();
         }
         self.apply(id, now, |half, _| {
             half.handle_reset(code, reason);
@@ -258,6 +262,7 @@ impl Session {
         if stream.send.over() {
             return Ok(());
         }
+        stream.abandoned |= !stream.local && code != StreamCode::FINISHED && stream.send.unspoken();
         let before = stream.send.in_flight();
         stream.send.handle_stop(code, taken, &mut self.settled)?;
         self.in_flight -= before;

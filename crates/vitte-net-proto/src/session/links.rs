@@ -1,5 +1,6 @@
 //! The links of a session: which one carries it, whether they live, how the next takes over.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -241,7 +242,11 @@ impl Session {
             }
         }
         for id in dead {
-            self.events.push_back(Event::LinkDead { link: id, code: CloseCode::TIMEOUT });
+            self.events.push_back(Event::LinkDead {
+                link: id,
+                code: CloseCode::TIMEOUT,
+                reason: String::new(),
+            });
             self.link_down(id, now);
         }
     }

@@ -16,6 +16,7 @@
 //! waits longer than needed.
 
 mod commands;
+mod floods;
 mod inbound;
 mod links;
 mod outbound;
@@ -88,6 +89,8 @@ pub enum Event {
         link: LinkId,
         /// Why.
         code: CloseCode,
+        /// Why, in the peer's words, if the peer closed it. Escape them before they reach a terminal.
+        reason: String,
     },
     /// No link is left; the resume window runs.
     Unreachable,
@@ -95,6 +98,9 @@ pub enum Event {
     Carried(LinkId),
     /// The peer wants no new streams.
     Draining,
+    /// The peer gives up streams faster than [`Config::abandoned_per_second`] allows: it opens new ones no
+    /// faster than that until it has slowed down.
+    Throttled,
     /// The session is over; every message has been settled.
     Lost {
         /// Why.
@@ -169,6 +175,7 @@ pub struct Session {
     opened: u64,
     may_open: u64,
     wants_open: bool,
+    floods: floods::Floods,
     /// Streams the peer has opened, has seen forgotten, and was told it may open, in all.
     peer_opened: u64,
     peer_forgotten: u64,
@@ -209,6 +216,7 @@ impl Session {
     #[must_use]
     pub fn new(config: Config, local: PeerId, remote: PeerId, remote_limits: Limits, now: Moment) -> Self {
         let peer_told = config.max_streams;
+        let floods = floods::Floods::new(&config);
         Self {
             config,
             local,
@@ -218,6 +226,7 @@ impl Session {
             opened: 0,
             may_open: remote_limits.max_streams,
             wants_open: false,
+            floods,
             peer_opened: 0,
             peer_forgotten: 0,
             peer_told,
@@ -334,13 +343,14 @@ impl Session {
             open_sent: !local,
             open_heard: !local,
             accept_heard: !local,
-            send: SendHalf::new(messages, self.remote_limits.stream_window),
+            send: SendHalf::new(messages, self.remote_limits.stream_window, self.config.replay_max),
             receive: ReceiveHalf::new(messages, self.config.max_message, self.config.stream_window),
             info,
             scheduled: false,
             stating: false,
             stop_sent: false,
             released: false,
+            abandoned: false,
             counters: Counters::default(),
         }
     }
@@ -423,7 +433,8 @@ impl Session {
         let links = self.links.values().map(|link| link.next_timeout(&self.config)).min();
         let expiry = self.expiries.first().map(|(at, _)| *at);
         let state = if self.active.is_some() { self.state_at } else { None };
-        [resume, links, expiry, state].into_iter().flatten().min()
+        let floods = self.floods.next_timeout(self.config.max_streams);
+        [resume, links, expiry, state, floods].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
@@ -451,6 +462,7 @@ impl Session {
                 self.schedule(id);
             }
         }
+        self.check_floods(now);
         self.check_links(now);
     }
 
@@ -544,18 +556,11 @@ impl Session {
         };
         self.window_used -= stream.receive.window() - self.config.stream_window;
         self.totals += stream.counters;
-        if !stream.local {
-            self.peer_forgotten += 1;
-            // The peer hears of its new room with the next statement, or at once if it has little left.
-            let granted = self.peer_forgotten + self.config.max_streams;
-            if granted - self.peer_told >= (self.config.max_streams / 8).max(1) {
-                // After a change of links it may have been told less than it knew before.
-                let left = self.peer_told.saturating_sub(self.peer_opened);
-                self.state_now |= left < self.config.max_streams / 2;
-                self.state_at.get_or_insert(now + self.config.ack_delay);
-            }
-        }
+        let (local, abandoned) = (stream.local, stream.abandoned);
         self.streams.remove(&id);
+        if !local {
+            self.give_back(abandoned, now);
+        }
         if let Some(at) = self.expiry_of.remove(&id) {
             self.expiries.remove(&(at, id));
         }

@@ -138,7 +138,8 @@ impl Session {
     ) -> Option<Lane> {
         let mut filled: Option<(Lane, usize)> = None;
         loop {
-            let window_open = lanes || self.in_flight < self.config.link_window;
+            let replay_open = self.in_flight < self.config.replay_budget;
+            let window_open = replay_open && (lanes || self.in_flight < self.config.link_window);
             let chosen = self.schedule.pop(|priority, stream| {
                 let lane = if lanes { Lane::of(priority, stream) } else { Lane::CONTROL };
                 let room = match filled {
@@ -146,7 +147,8 @@ impl Session {
                     Some(_) => 0,
                     None => capacity(lane).saturating_sub(out.len() - start),
                 };
-                room >= SPEAK_ROOM && (window_open || priority == Priority::Urgent)
+                let urgent = priority == Priority::Urgent && replay_open;
+                room >= SPEAK_ROOM && (window_open || urgent)
             });
             let Some((priority, id)) = chosen else { break };
             let lane = if lanes { Lane::of(priority, id) } else { Lane::CONTROL };

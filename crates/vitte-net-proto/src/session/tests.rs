@@ -74,7 +74,8 @@ impl Side {
                 | Event::Finished(_)
                 | Event::Unreachable
                 | Event::Carried(_)
-                | Event::Draining => {}
+                | Event::Draining
+                | Event::Throttled => {}
             }
         }
         assert!(self.session.counters().balanced(), "{:?}", self.session.counters());

@@ -142,6 +142,8 @@ pub(crate) struct Stream {
     pub(crate) stop_sent: bool,
     /// The application has let go: the stream is forgotten when both directions are over.
     pub(crate) released: bool,
+    /// The peer opened it and gave it up: before it had sent everything, or before anything was answered.
+    pub(crate) abandoned: bool,
     pub(crate) counters: Counters,
 }
 

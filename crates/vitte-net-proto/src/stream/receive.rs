@@ -13,6 +13,9 @@ use crate::frame::Offsets;
 
 /// Runs of bytes that may wait for earlier ones, those that touch counted as one.
 const GAPS_MAX: usize = 16;
+/// Messages that are cut ahead of their reader; further ones stay bytes, so that empty messages of one byte
+/// each do not become queue entries of forty.
+const INBOX_MAX: usize = 1024;
 /// A growing message gets its whole room once this much of it is here, and not on its word alone.
 const TRUST_LENGTH_AT: usize = 32 << 10;
 
@@ -262,8 +265,7 @@ impl ReceiveHalf {
                 progress.readable = true;
                 continue;
             }
-            if self.granted_to > self.taken {
-                // A message larger than the window waits to be taken: the next may need its room.
+            if self.holds_back() {
                 break;
             }
             let Some((len, head)) = read_varint(&self.buf) else { break };
@@ -284,6 +286,12 @@ impl ReceiveHalf {
         }
         self.close_if_done()?;
         Ok(progress)
+    }
+
+    /// What was cut must be taken first: a message larger than the window, whose room the next may need, or
+    /// as many messages as may wait.
+    fn holds_back(&self) -> bool {
+        self.granted_to > self.taken || self.inbox.len() >= INBOX_MAX
     }
 
     /// The length of a message that needs the session's budget; it is answered once.
@@ -335,7 +343,7 @@ impl ReceiveHalf {
     }
 
     fn close_if_done(&mut self) -> Result<(), Violation> {
-        if self.end != Some(self.received) || self.terminal.is_some() || self.granted_to > self.taken {
+        if self.end != Some(self.received) || self.terminal.is_some() || self.holds_back() {
             return Ok(());
         }
         if self.messages && (self.assembling.is_some() || !self.buf.is_empty()) {
@@ -471,6 +479,12 @@ impl ReceiveHalf {
     pub(crate) fn held_bytes(&self) -> u64 {
         let gaps: usize = self.gaps.values().map(VecDeque::len).sum();
         (self.received - self.taken) + gaps as u64
+    }
+
+    /// Messages that wait for the application.
+    #[cfg(test)]
+    pub(crate) fn waiting_messages(&self) -> usize {
+        self.inbox.len()
     }
 
     pub(crate) fn has_messages(&self) -> bool {

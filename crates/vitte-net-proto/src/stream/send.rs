@@ -92,6 +92,8 @@ pub(crate) struct SendHalf {
     end: u64,
     taken: u64,
     limit: u64,
+    /// Bytes that are kept until the peer has acknowledged them, before no more are begun.
+    replay_max: u64,
     unsettled: VecDeque<Unsettled>,
     last: End,
     /// The application waits for room.
@@ -99,7 +101,7 @@ pub(crate) struct SendHalf {
 }
 
 impl SendHalf {
-    pub(crate) fn new(messages: bool, limit: u64) -> Self {
+    pub(crate) fn new(messages: bool, limit: u64, replay_max: u64) -> Self {
         Self {
             messages,
             queue: VecDeque::new(),
@@ -113,6 +115,7 @@ impl SendHalf {
             end: 0,
             taken: 0,
             limit,
+            replay_max,
             unsettled: VecDeque::new(),
             last: End::Open,
             wants_room: false,
@@ -135,6 +138,11 @@ impl SendHalf {
     /// More can be accepted: neither FIN nor RESET was asked for and the peer has not stopped.
     pub(crate) fn open(&self) -> bool {
         self.last == End::Open
+    }
+
+    /// Nothing was transmitted, and the direction was not ended.
+    pub(crate) fn unspoken(&self) -> bool {
+        self.open() && self.sent == 0
     }
 
     pub(crate) fn over(&self) -> bool {
@@ -213,7 +221,8 @@ impl SendHalf {
     }
 
     fn has_bytes(&self) -> bool {
-        (self.next < self.end || !self.queue.is_empty()) && self.next < self.limit
+        let more = !self.queue.is_empty() && self.end - self.base < self.replay_max;
+        (self.next < self.end || more) && self.next < self.limit
     }
 
     /// The offset that the next DATA frame starts at.
@@ -234,7 +243,8 @@ impl SendHalf {
         }
         let credit = usize::try_from(self.limit.saturating_sub(self.next)).unwrap_or(usize::MAX);
         let max = max.min(credit);
-        while self.end - self.next < max as u64 {
+        // What the peer has not acknowledged stays here: its credit alone is no bound.
+        while self.end - self.next < max as u64 && self.end - self.base < self.replay_max {
             let Some(message) = self.queue.pop_front() else { break };
             self.queued_bytes -= message.payload.len();
             if message.deadline.is_some_and(|at| at <= now) {

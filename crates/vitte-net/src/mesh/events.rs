@@ -36,6 +36,26 @@ pub enum MeshEvent {
         /// Who.
         peer: PeerId,
     },
+    /// The peer gives up streams faster than [`Config::abandoned_per_second`](crate::Config::abandoned_per_second)
+    /// allows: until it has slowed down it opens new ones no faster than that. Told once each time.
+    Throttled {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A link was cut because a rule of the protocol was broken on it. Both sides are told; the session lives and
+    /// goes on over the next link.
+    Violation {
+        /// With whom.
+        peer: PeerId,
+        /// How the link travelled.
+        transport: Transport,
+        /// Which rule (docs/WIRE.md, "Close codes").
+        code: CloseCode,
+        /// Which, in words; the peer's if `ours`: escape them before they reach a terminal.
+        reason: String,
+        /// The peer says that this side broke it; otherwise the peer did.
+        ours: bool,
+    },
     /// The session is over: what was under way has ended as unknown.
     Down {
         /// With whom.

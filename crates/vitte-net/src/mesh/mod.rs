@@ -350,6 +350,10 @@ impl Observer for Arc<Inner> {
                 self.keep(id);
             }
             PeerEvent::Draining => self.tell(MeshEvent::Draining { peer: id }),
+            PeerEvent::Throttled => self.tell(MeshEvent::Throttled { peer: id }),
+            PeerEvent::Violation { transport, code, reason, ours } => {
+                self.tell(MeshEvent::Violation { peer: id, transport, code, reason, ours });
+            }
             PeerEvent::Lost(code, reason) => {
                 let again = {
                     let mut state = self.state();

@@ -35,6 +35,8 @@ pub(crate) enum PeerEvent {
     Carried(Transport),
     Unreachable,
     Draining,
+    Throttled,
+    Violation { transport: Transport, code: CloseCode, reason: String, ours: bool },
     Lost(CloseCode, String),
 }
 
@@ -169,9 +171,17 @@ impl Core {
                 }),
                 Event::Settled { token, outcome } => self.receipts.settle(token, outcome, &mut effects.wakes),
                 Event::MoreStreams => effects.wakes.append(&mut self.wants_stream),
-                Event::LinkDead { link, code } => {
-                    tracing::debug!(peer = %self.session.remote().short(), %code, "a link is dead");
-                    effects.cut.extend(self.links.remove(&link));
+                Event::LinkDead { link, code, reason } => {
+                    let slot = self.links.remove(&link);
+                    let peer = self.session.remote();
+                    if let Some(slot) = slot.as_ref().filter(|_| code.is_violation()) {
+                        let transport = slot.info.transport;
+                        tracing::warn!(peer = %peer.short(), %transport, %code, ?reason, "the peer has cut a link: this side broke a rule");
+                        effects.events.push(PeerEvent::Violation { transport, code, reason, ours: true });
+                    } else {
+                        tracing::debug!(peer = %peer.short(), %code, ?reason, "a link is dead");
+                    }
+                    effects.cut.extend(slot);
                 }
                 Event::Unreachable => effects.events.push(PeerEvent::Unreachable),
                 Event::Carried(link) => {
@@ -180,6 +190,11 @@ impl Core {
                     }
                 }
                 Event::Draining => effects.events.push(PeerEvent::Draining),
+                Event::Throttled => {
+                    let peer = self.session.remote();
+                    tracing::warn!(peer = %peer.short(), "gives up streams faster than it may: it opens new ones no faster than that");
+                    effects.events.push(PeerEvent::Throttled);
+                }
                 Event::Lost { code, reason } => self.lose(code, reason, effects),
                 _ => {}
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, sleep_until, timeout};
 use vitte_net_proto::{CloseCode, Lane, LinkId, LinkKind, Violation};
 
-use super::core::{Effects, Shared};
+use super::core::{Effects, PeerEvent, Shared};
 use super::flush::LinkSlot;
 use crate::address::Transport;
 use crate::transport::{Link, LinkError, LinkReader};
@@ -251,6 +251,10 @@ async fn digest(shared: &Arc<Shared>, slot: &Arc<LinkSlot>, heard: &mut Heard) -
     if let Some(violation) = heard.violation.take() {
         tracing::warn!(peer = %shared.id().short(), transport = %slot.info.transport, %violation, "a link is cut");
         slot.refuse(&violation, &mut Context::from_waker(&shared.driver_waker));
+        let Violation { code, reason } = violation;
+        let (transport, reason) = (slot.info.transport, reason.into());
+        let event = PeerEvent::Violation { transport, code, reason, ours: false };
+        shared.observer.event(shared, event);
         shared.link_failed(slot, &LinkError::Closed);
         return false;
     }

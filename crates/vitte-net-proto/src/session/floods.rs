@@ -1,0 +1,88 @@
+//! What a peer may not do too often, because it costs this side more than the peer.
+
+use super::{Event, Session};
+use crate::bucket::Bucket;
+use crate::config::Config;
+use crate::error::{CloseCode, Violation};
+use crate::time::Moment;
+
+/// Lists of offsets that a peer may ask for in a row, and each second. A link asks for one when it takes
+/// over; a list is up to thousands of times as long as the question.
+const RESUMES: (u32, u32) = (64, 8);
+
+/// The counts of one session.
+#[derive(Debug)]
+pub(super) struct Floods {
+    abandoned: Bucket,
+    /// Places of abandoned streams that the peer gets back later.
+    withheld: u64,
+    resumes: Bucket,
+}
+
+impl Floods {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            abandoned: Bucket::new(config.abandoned_burst, config.abandoned_per_second),
+            withheld: 0,
+            resumes: Bucket::new(RESUMES.0, RESUMES.1),
+        }
+    }
+
+    /// When some places are due to be given back: an eighth of all at a time, as they are granted.
+    pub(super) fn next_timeout(&self, max_streams: u64) -> Option<Moment> {
+        let batch = self.withheld.min((max_streams / 8).max(1));
+        (batch > 0).then(|| self.abandoned.ready_at(batch))
+    }
+}
+
+impl Session {
+    /// A stream of the peer is forgotten. Its place is free at once, unless the peer gives up more streams
+    /// than it may: then the place comes back as the bucket fills, and the peer opens no faster than that.
+    pub(super) fn give_back(&mut self, abandoned: bool, now: Moment) {
+        if !abandoned || self.floods.abandoned.take(now) {
+            self.peer_forgotten += 1;
+            self.grant(now);
+            return;
+        }
+        if self.floods.withheld == 0 {
+            self.events.push_back(Event::Throttled);
+        }
+        self.floods.withheld += 1;
+    }
+
+    /// Gives back what the bucket has room for.
+    pub(super) fn check_floods(&mut self, now: Moment) {
+        let due = self.floods.next_timeout(self.config.max_streams).is_some_and(|at| at <= now);
+        if !due {
+            return;
+        }
+        while self.floods.withheld > 0 && self.floods.abandoned.take(now) {
+            self.floods.withheld -= 1;
+            self.peer_forgotten += 1;
+        }
+        self.grant(now);
+    }
+
+    /// The peer hears of its new room with the next statement, or at once if it has little left.
+    fn grant(&mut self, now: Moment) {
+        let granted = self.peer_forgotten + self.config.max_streams;
+        if granted - self.peer_told >= (self.config.max_streams / 8).max(1) {
+            // After a change of links it may have been told less than it knew before.
+            let left = self.peer_told.saturating_sub(self.peer_opened);
+            self.state_now |= left < self.config.max_streams / 2;
+            self.state_at.get_or_insert(now + self.config.ack_delay);
+        }
+    }
+
+    /// The peer asks for a list of offsets.
+    pub(super) fn count_resume(&mut self, now: Moment) -> Result<(), Violation> {
+        if self.floods.resumes.take(now) {
+            Ok(())
+        } else {
+            Err(Violation::new(CloseCode::FLOW_CONTROL, "a flood of RESUME"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
