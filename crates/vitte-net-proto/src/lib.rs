@@ -31,3 +31,9 @@ pub use session::{Event, LinkKind, OpenError, SendError, Session};
 pub use stream::receive::Taken;
 pub use stream::{Counters, OpenInfo, Outcome};
 pub use time::Moment;
+
+/// Cases of a property; fewer under Miri, which is slow.
+#[cfg(test)]
+pub(crate) const fn cases(count: u32) -> u32 {
+    if cfg!(miri) { 2 } else { count }
+}

@@ -315,6 +315,12 @@ impl Session {
         self.streams.len()
     }
 
+    /// Bytes of payload that the session holds: queued, kept for replay, or waiting to be taken.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.streams.values().map(|stream| stream.send.held_bytes() + stream.receive.held_bytes()).sum()
+    }
+
     /// What became of all messages of this side, over all streams, forgotten ones included.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -154,6 +154,10 @@ impl Session {
             let lane = if lanes { Lane::of(priority, id) } else { Lane::CONTROL };
             let (_, room) = *filled.get_or_insert_with(|| (lane, capacity(lane)));
             self.speak(id, start + room, out, now);
+            if out.len() == start {
+                // It had nothing to say any more: streams of other lanes may.
+                filled = None;
+            }
         }
         filled.map(|(lane, _)| lane).filter(|_| out.len() > start)
     }

@@ -473,6 +473,21 @@ fn an_acceptor_that_only_sends_has_accepted() {
 }
 
 #[test]
+fn a_stream_with_nothing_to_say_does_not_silence_another_lane() {
+    let mut pair = Pair::linked(&Config::default(), true);
+    let urgent = open(&mut pair, 0, OpenInfo { priority: Priority::Urgent, ..channel("urgent") });
+    pair.settle();
+    // Both wait in the schedule when the urgent one has nothing left to say.
+    let deadline = Some(pair.now + TICK);
+    assert_eq!(pair.sides[0].session.send(urgent, message(1, 8), 1, deadline, false), Ok(()));
+    open(&mut pair, 0, channel("normal"));
+    pair.now = pair.now + TICK;
+    pair.transmit(16_384);
+    (0..4).for_each(|pick| pair.deliver(usize::MAX, pick));
+    assert_eq!(pair.sides[1].opened.len(), 2);
+}
+
+#[test]
 fn a_refused_stream_was_never_accepted() {
     // The RESET of the one direction may overtake the STOP of the other on a link with lanes.
     for pick in 0..2 {
@@ -739,7 +754,7 @@ fn release_all(mut pair: Pair, own: [Vec<StreamId>; 2]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::cases(300), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_silent_loss(steps in prop::collection::vec(step(), 1..250)) {

@@ -62,7 +62,7 @@ fn what_overlaps_is_held_once() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::cases(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Against a model that remembers which bytes came.
     #[test]

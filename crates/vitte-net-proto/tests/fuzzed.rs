@@ -1,0 +1,71 @@
+//! The fuzz targets on any compiler: the committed corpus, and random inputs.
+
+#[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "it is a library of its own for the fuzz targets")]
+mod targets;
+
+use std::fs;
+use std::path::PathBuf;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Runs every input of the committed corpus; under Miri, which is slow, a few.
+fn corpus(target: &str, run: fn(&[u8])) {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target].iter().collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("an entry of a folder").path())
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{} is empty", folder.display());
+    let step = if cfg!(miri) { paths.len().div_ceil(8) } else { 1 };
+    for path in paths.iter().step_by(step) {
+        // Shown with a failure.
+        println!("{}", path.display());
+        run(&fs::read(path).expect("an input can be read"));
+    }
+}
+
+#[test]
+fn frames_of_the_corpus() {
+    corpus("frame", targets::frame::run);
+}
+
+#[test]
+fn handshakes_of_the_corpus() {
+    corpus("handshake", targets::handshake::run);
+}
+
+#[test]
+fn sessions_of_the_corpus() {
+    corpus("session", targets::session::run);
+}
+
+#[test]
+fn hostile_peers_of_the_corpus() {
+    corpus("hostile", targets::hostile::run);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 2 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn two_sessions_under_any_driver_lose_nothing(input in vec(any::<u8>(), 0..600)) {
+        targets::session::run(&input);
+    }
+
+    #[test]
+    fn a_session_bears_any_peer(input in vec(any::<u8>(), 0..600)) {
+        targets::hostile::run(&input);
+    }
+
+    #[test]
+    fn a_handshake_bears_any_greeting(input in vec(any::<u8>(), 0..400)) {
+        targets::handshake::run(&input);
+    }
+}
