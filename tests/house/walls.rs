@@ -81,6 +81,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio::net", &["network"]),
     ("tokio_rustls", &["tls"]),
     ("tokio_tungstenite", &["ws"]),
+    ("tokio_util", &["stream"]),
     ("tungstenite", &["ws"]),
     ("webpki", &["tls"]),
     ("zeroize", &["identity"]),

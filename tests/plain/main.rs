@@ -2,6 +2,8 @@
 //! they are installed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod jsonrpc;
 mod openssl;
 mod programs;
+mod stream;
 mod tls;

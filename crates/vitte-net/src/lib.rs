@@ -8,6 +8,7 @@
 //!
 //! In reading order, the lowest floor first:
 //!
+//! - [`stream`]: what goes over any stream of bytes: values, remote calls, another stream.
 //! - [`network`]: the seam. Everything asked of the operating system, and its simulated twin's place.
 //! - [`tcp`], [`udp`]: plain sockets. [`tls`]: its client and server over any stream.
 //! - [`address`], [`identity`], [`ws`]: where a node is, who it is, how it proves that.
@@ -20,6 +21,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod network;
+pub mod stream;
 pub mod tcp;
 pub mod udp;
 
