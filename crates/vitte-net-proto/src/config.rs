@@ -39,15 +39,26 @@ pub struct Config {
     pub abandoned_per_second: u32,
     /// Links of one session at once. Default 4.
     pub max_links: usize,
-    /// On a byte link, bytes written and not yet acknowledged: what may stand in kernel buffers before an
-    /// urgent message. Default 512 KiB.
+    /// Bytes transmitted and not yet acknowledged before there is a measurement of the link: what may stand
+    /// in buffers before an urgent message. Default 512 KiB.
     pub link_window: u64,
+    /// The most that the measured window may grow to, in bytes. Default 16 MiB.
+    pub link_window_max: u64,
     /// An acknowledgement waits at most this long for company. Default 5 ms.
     pub ack_delay: Duration,
     /// A link that was silent for this long is asked for a sign of life. Default 5 s.
     pub keep_alive: Duration,
     /// A link that does not answer for this long, counted from the question, is dead. Default 10 s.
     pub link_timeout: Duration,
+    /// A link that owes an answer for this long, or for three round trips if that is more, has stalled: the
+    /// session moves to another one as soon as there is one. Five times as long while the round trip is not
+    /// known. Default 200 ms.
+    pub stall_after: Duration,
+    /// A better link takes over from a live one when it has answered in time for this long. Default 1 s.
+    pub probation: Duration,
+    /// After a link has stalled or died, its kind does not take over from a live one for this long; twice as
+    /// long each time, up to sixty-four times, until it has carried the session for as long. Default 5 s.
+    pub hold: Duration,
     /// How long a session without a link waits for the next. Default 60 s.
     pub resume_window: Duration,
 }
@@ -69,9 +80,13 @@ impl Default for Config {
             abandoned_per_second: 1000,
             max_links: 4,
             link_window: 512 << 10,
+            link_window_max: 16 << 20,
             ack_delay: Duration::from_millis(5),
             keep_alive: Duration::from_secs(5),
             link_timeout: Duration::from_secs(10),
+            stall_after: Duration::from_millis(200),
+            probation: Duration::from_secs(1),
+            hold: Duration::from_secs(5),
             resume_window: Duration::from_secs(60),
         }
     }

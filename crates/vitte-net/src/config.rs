@@ -21,6 +21,8 @@ pub struct Config {
     pub(crate) handshakes_max: usize,
     pub(crate) dial_stagger: Duration,
     pub(crate) dial_timeout: Duration,
+    pub(crate) improve_every: Duration,
+    pub(crate) standby: bool,
     pub(crate) backoff_first: Duration,
     pub(crate) backoff_max: Duration,
     pub(crate) peers_max: usize,
@@ -62,6 +64,8 @@ impl Config {
             handshakes_max: 128,
             dial_stagger: Duration::from_millis(250),
             dial_timeout: Duration::from_secs(10),
+            improve_every: Duration::from_secs(30),
+            standby: false,
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(30),
             peers_max: 1024,
@@ -80,6 +84,7 @@ impl Config {
             .link_timeout(Duration::from_millis(1500))
             .dial_stagger(Duration::from_millis(100))
             .dial_timeout(Duration::from_secs(3))
+            .improve_every(Duration::from_secs(5))
             .backoff_first(Duration::from_millis(100))
             .backoff_max(Duration::from_secs(2))
     }
@@ -115,10 +120,29 @@ impl Config {
         /// Streams that a peer may open and give up each second after that. Above it the peer is throttled: places
         /// for new streams come back at this rate. Default 1,000; from 1 to 1,000,000.
         abandoned_per_second: u32 => session.abandoned_per_second;
-        /// Bytes in flight on a byte link, all streams together: what can stand in kernel buffers before an
-        /// urgent message. Default 512 KiB; from 64 KiB to 1 GiB. Throughput of a byte link is at most this
-        /// per round trip.
+        /// Bytes in flight on a link, all streams together, before its rate and its round trip are measured: what
+        /// can stand in buffers before an urgent message. Default 512 KiB; from 64 KiB to 1 GiB.
         link_window: u64 => session.link_window;
+        /// The most that the measured window may grow to, in bytes: throughput of a link is at most this per
+        /// round trip. Default 16 MiB; from `link_window` to 1 GiB.
+        link_window_max: u64 => session.link_window_max;
+        /// A link that owes an answer for this long, or for three round trips if that is more, has stalled: other
+        /// ways are tried, and the session moves to the first link that there is. Five times as long while the round
+        /// trip is not known. Default 200 ms; from 10 ms to 1 h. Shorter moves sooner, and more often for nothing.
+        stall_after: Duration => session.stall_after;
+        /// A better link takes over from a live one when it has answered in time for this long. Default 1 s; from
+        /// 10 ms to 1 h.
+        probation: Duration => session.probation;
+        /// After a link has stalled or died, its transport does not take over from a live one for this long;
+        /// twice as long each time, up to sixty-four times, until it has carried the session for as long. Default
+        /// 5 s; up to 1 h.
+        hold: Duration => session.hold;
+        /// How often a better transport than the present one is dialled, if an address is known; up to eight times
+        /// as long while it fails. Default 30 s (LAN: 5 s); from 10 ms to 24 h.
+        improve_every: Duration => improve_every;
+        /// Keep a second link over another transport, which takes over at once when the first one stalls. It costs
+        /// a connection and its keep-alives. Default: no.
+        standby: bool => standby;
         /// Silence after which a link is asked for a sign of life. Default 5 s (LAN: 0.5 s); from 10 ms to 1 h.
         keep_alive: Duration => session.keep_alive;
         /// How long the answer may take before the link counts as dead. Default 10 s (LAN: 1.5 s); from 10 ms
@@ -199,6 +223,17 @@ impl Config {
         within("abandoned_burst", session.abandoned_burst, 1, 1 << 20, "1 to 1,048,576")?;
         within("abandoned_per_second", session.abandoned_per_second, 1, 1_000_000, "1 to 1,000,000")?;
         within("link_window", session.link_window, 64 << 10, 1 << 30, "64 KiB to 1 GiB")?;
+        within(
+            "link_window_max",
+            session.link_window_max,
+            session.link_window,
+            1 << 30,
+            "link_window to 1 GiB",
+        )?;
+        within("stall_after", session.stall_after, ms(10), hour, "10 ms to 1 h")?;
+        within("probation", session.probation, ms(10), hour, "10 ms to 1 h")?;
+        within("hold", session.hold, ms(0), hour, "0 to 1 h")?;
+        within("improve_every", self.improve_every, ms(10), hour * 24, "10 ms to 24 h")?;
         within("keep_alive", session.keep_alive, ms(10), hour, "10 ms to 1 h")?;
         within("link_timeout", session.link_timeout, ms(10), hour, "10 ms to 1 h")?;
         within("resume_window", session.resume_window, ms(0), hour * 24, "0 to 24 h")?;

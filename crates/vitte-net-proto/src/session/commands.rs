@@ -147,7 +147,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id) {
             let before = stream.send.in_flight();
             stream.send.reset(code, reason, &mut self.settled);
-            self.in_flight -= before;
+            self.landed(before, now);
             self.settle(id);
             self.schedule(id);
         }

@@ -1,5 +1,7 @@
 //! Frames in.
 
+use core::time::Duration;
+
 use super::{Event, LinkId, Session};
 use crate::error::{CloseCode, StreamCode, Violation};
 use crate::frame::{Frame, NAME_MAX, Offsets, StreamKind};
@@ -10,6 +12,10 @@ use crate::time::Moment;
 
 /// Answers to repeated terminal states that may wait: more of them is a flood.
 const RETIRES_MAX: usize = 16_384;
+
+/// Bytes that arrive before offsets are stated, and the time between two such statements.
+const STATE_EVERY: u64 = 16 << 10;
+const STATE_APART: Duration = Duration::from_millis(1);
 
 impl Session {
     /// Takes what a lane of a link received, in order. The run may end inside a frame.
@@ -52,6 +58,7 @@ impl Session {
             }
             Frame::Open { stream, open } => self.handle_open(stream, OpenInfo::read(&open, now))?,
             Frame::Data { stream, offset, push, payload } => {
+                self.acknowledge_soon(payload.len() as u64, now);
                 self.receiving(stream, now, |half, opened| half.handle_data(offset, payload, push, opened))?;
             }
             Frame::Fin { stream, end } => {
@@ -67,7 +74,7 @@ impl Session {
                 }
                 self.forget_if_over(stream, now);
             }
-            Frame::Offsets { stream, offsets } => self.handle_offsets(stream, &offsets)?,
+            Frame::Offsets { stream, offsets } => self.handle_offsets(stream, &offsets, now)?,
             Frame::MaxStreams { count } => {
                 if count > self.may_open {
                     self.may_open = count;
@@ -81,14 +88,10 @@ impl Session {
                     state.pong_due = Some(token);
                 }
             }
-            Frame::Pong { token } => {
-                if let Some(state) = self.links.get_mut(&link) {
-                    state.handle_pong(token, now);
-                }
-            }
+            Frame::Pong { token } => self.handle_pong(link, token, now),
             Frame::Resume(resume) => {
                 for (stream, offsets) in resume.entries() {
-                    self.handle_offsets(stream, &offsets)?;
+                    self.handle_offsets(stream, &offsets, now)?;
                 }
                 if resume.last && !resume.reply {
                     self.count_resume(now)?;
@@ -220,6 +223,29 @@ impl Session {
         Ok(())
     }
 
+    /// So many bytes are no longer in flight.
+    pub(super) fn landed(&mut self, bytes: u64, now: Moment) {
+        self.in_flight -= bytes;
+        if bytes > 0 {
+            self.window.acknowledged(self.in_flight, now);
+        }
+    }
+
+    /// The peer measures its path by what it hears of our offsets: while much arrives, they are stated
+    /// sooner than otherwise.
+    fn acknowledge_soon(&mut self, bytes: u64, now: Moment) {
+        self.unstated += bytes;
+        if self.unstated < STATE_EVERY {
+            return;
+        }
+        let at = self.stated + STATE_APART.min(self.config.ack_delay);
+        if now >= at {
+            self.state_now = true;
+        } else {
+            self.state_at = Some(self.state_at.map_or(at, |known| known.min(at)));
+        }
+    }
+
     /// The peer has accepted a stream of ours.
     fn hear(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
@@ -231,14 +257,14 @@ impl Session {
         }
     }
 
-    fn handle_offsets(&mut self, id: StreamId, offsets: &Offsets) -> Result<(), Violation> {
+    fn handle_offsets(&mut self, id: StreamId, offsets: &Offsets, now: Moment) -> Result<(), Violation> {
         self.reach(id)?;
         self.hear(id);
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         let before = stream.send.in_flight();
         stream.send.handle_offsets(offsets, &mut self.settled)?;
         let after = stream.send.in_flight();
-        self.in_flight -= before - after;
+        self.landed(before - after, now);
         self.settle(id);
         self.schedule(id);
         Ok(())
@@ -265,8 +291,8 @@ impl Session {
         stream.abandoned |= !stream.local && code != StreamCode::FINISHED && stream.send.unspoken();
         let before = stream.send.in_flight();
         stream.send.handle_stop(code, taken, &mut self.settled)?;
-        self.in_flight -= before;
         stream.open_heard = true;
+        self.landed(before, now);
         self.settle(id);
         self.events.push_back(match code {
             StreamCode::FINISHED => Event::Finished(id),

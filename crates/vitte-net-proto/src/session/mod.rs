@@ -22,6 +22,7 @@ mod links;
 mod outbound;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -92,6 +93,9 @@ pub enum Event {
         /// Why, in the peer's words, if the peer closed it. Escape them before they reach a terminal.
         reason: String,
     },
+    /// The link that carries the session owes an answer for too long, and may be dead. Another one takes
+    /// over as soon as it is attached.
+    Stalled(LinkId),
     /// No link is left; the resume window runs.
     Unreachable,
     /// A link carries the session (the first, or another one than before).
@@ -195,6 +199,13 @@ pub struct Session {
     expiries: BTreeSet<(Moment, StreamId)>,
     expiry_of: BTreeMap<StreamId, Moment>,
     in_flight: u64,
+    /// What may be in flight on the link that carries the session.
+    window: window::LinkWindow,
+    /// What is known of each kind of link, by its preference.
+    records: BTreeMap<u8, links::Record>,
+    /// Bytes received since offsets were last stated, and when that was.
+    unstated: u64,
+    stated: Moment,
     window_used: u64,
     assembly_used: usize,
     assembly_waiting: VecDeque<(StreamId, usize)>,
@@ -217,6 +228,7 @@ impl Session {
     pub fn new(config: Config, local: PeerId, remote: PeerId, remote_limits: Limits, now: Moment) -> Self {
         let peer_told = config.max_streams;
         let floods = floods::Floods::new(&config);
+        let window = window::LinkWindow::new(config.link_window, config.link_window_max, 0);
         Self {
             config,
             local,
@@ -241,6 +253,10 @@ impl Session {
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
             in_flight: 0,
+            window,
+            records: BTreeMap::new(),
+            unstated: 0,
+            stated: now,
             window_used: 0,
             assembly_used: 0,
             assembly_waiting: VecDeque::new(),

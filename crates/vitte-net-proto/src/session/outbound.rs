@@ -17,6 +17,10 @@ const CONTROL_ROOM: usize = CONTROL_MAX + 8;
 /// Room that the header of a DATA frame, an OPEN and a FIN fit in, and some payload.
 const SPEAK_ROOM: usize = NAME_MAX + 128;
 
+/// The longest DATA frame that is sent. A frame counts when all of it is here: longer ones would be
+/// acknowledged later, and leave others less often a turn.
+const FRAME_MOST: usize = 16 << 10;
+
 impl Session {
     /// Appends whole frames for one lane of a link to `out`, at most as many bytes as `capacity` says that
     /// lane takes, and answers the lane; `None` when there is nothing to send now, or no room. On a link
@@ -39,6 +43,7 @@ impl Session {
             self.put_link_control(link, start + room, out, now);
             if active && !self.lost && (self.state_now || speaks) {
                 self.put_statements(start + room, out);
+                (self.unstated, self.stated) = (0, now);
             }
         }
         if lanes && out.len() > start {
@@ -139,7 +144,7 @@ impl Session {
         let mut filled: Option<(Lane, usize)> = None;
         loop {
             let replay_open = self.in_flight < self.config.replay_budget;
-            let window_open = replay_open && (lanes || self.in_flight < self.config.link_window);
+            let window_open = replay_open && self.in_flight < self.window.size();
             let chosen = self.schedule.pop(|priority, stream| {
                 let lane = if lanes { Lane::of(priority, stream) } else { Lane::CONTROL };
                 let room = match filled {
@@ -173,11 +178,15 @@ impl Session {
             }
         }
         let offset = stream.send.next();
-        let room = (end - out.len()).min(crate::frame::DATA_MAX);
+        let room = (end - out.len()).min(FRAME_MOST);
         let room = room.saturating_sub(data_overhead(id, offset, room) + 16);
         let len = stream.send.prepare(room, now, &mut self.settled);
         if len > 0 {
             self.in_flight += len as u64;
+            self.window.transmitted(len as u64, self.in_flight, now);
+            if let Some(link) = self.active.and_then(|active| self.links.get_mut(&active)) {
+                if self.in_flight == len as u64 { link.owe_afresh(now) } else { link.owe(now) }
+            }
             // `prepare` has begun what fits: whatever is left in the queue is for a later frame.
             let push = stream.send.drained_after(len);
             put_data_header(out, id, offset, push, len);

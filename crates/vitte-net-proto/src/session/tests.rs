@@ -16,16 +16,18 @@ use crate::stream::receive::Taken;
 const TICK: Duration = Duration::from_millis(1);
 
 /// One side: a session, and an application that remembers what it was told.
-struct Side {
-    session: Session,
+pub(super) struct Side {
+    pub(super) session: Session,
     /// Outcome of each token, and of how many sends we expect one.
-    outcomes: BTreeMap<u64, Outcome>,
+    pub(super) outcomes: BTreeMap<u64, Outcome>,
     opened: Vec<(StreamId, OpenInfo)>,
     stopped: Vec<(StreamId, StreamCode)>,
     accepted: Vec<StreamId>,
-    taken: BTreeMap<StreamId, Vec<Bytes>>,
+    pub(super) taken: BTreeMap<StreamId, Vec<Bytes>>,
+    /// Links that were said to have stalled.
+    pub(super) stalled: Vec<LinkId>,
     dead_links: Vec<LinkId>,
-    lost: bool,
+    pub(super) lost: bool,
     more_streams: bool,
 }
 
@@ -45,6 +47,7 @@ impl Side {
             stopped: Vec::new(),
             accepted: Vec::new(),
             taken: BTreeMap::new(),
+            stalled: Vec::new(),
             dead_links: Vec::new(),
             lost: false,
             more_streams: false,
@@ -66,6 +69,7 @@ impl Side {
                 }
                 Event::Stopped { stream, code, .. } => self.stopped.push((stream, code)),
                 Event::Accepted(stream) => self.accepted.push(stream),
+                Event::Stalled(link) => self.stalled.push(link),
                 Event::LinkDead { link, .. } => self.dead_links.push(link),
                 Event::Lost { .. } => self.lost = true,
                 Event::MoreStreams => self.more_streams = true,
@@ -81,7 +85,7 @@ impl Side {
         assert!(self.session.counters().balanced(), "{:?}", self.session.counters());
     }
 
-    fn take_all(&mut self, stream: StreamId, now: Moment) {
+    pub(super) fn take_all(&mut self, stream: StreamId, now: Moment) {
         while let Taken::Payload(payload) = self.session.take(stream, usize::MAX, now) {
             self.taken.entry(stream).or_default().push(payload);
         }
@@ -89,23 +93,27 @@ impl Side {
 }
 
 /// Bytes on their way, for each lane.
-type Pipe = BTreeMap<Lane, VecDeque<u8>>;
+pub(super) type Pipe = BTreeMap<Lane, VecDeque<u8>>;
 
-struct Link {
-    id: LinkId,
+pub(super) struct Link {
+    pub(super) id: LinkId,
     pipes: [Pipe; 2],
+    /// What is sent is lost, in each direction.
+    pub(super) mute: [bool; 2],
+    /// Bytes that were transmitted, in each direction.
+    pub(super) bytes: [usize; 2],
 }
 
-struct Pair {
-    sides: [Side; 2],
-    links: Vec<Link>,
+pub(super) struct Pair {
+    pub(super) sides: [Side; 2],
+    pub(super) links: Vec<Link>,
     next_link: u64,
-    now: Moment,
+    pub(super) now: Moment,
     accept: bool,
 }
 
 impl Pair {
-    fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             sides: [Side::new(config, 1, 2), Side::new(config, 2, 1)],
             links: Vec::new(),
@@ -115,25 +123,29 @@ impl Pair {
         }
     }
 
-    fn linked(config: &Config, lanes: bool) -> Self {
+    pub(super) fn linked(config: &Config, lanes: bool) -> Self {
         let mut pair = Self::new(config);
         pair.attach(lanes);
         pair
     }
 
-    fn attach(&mut self, lanes: bool) {
+    pub(super) fn attach(&mut self, lanes: bool) {
+        self.attach_preferred(lanes, 0);
+    }
+
+    pub(super) fn attach_preferred(&mut self, lanes: bool, preference: u8) {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         for side in &mut self.sides {
-            if side.session.attach(id, LinkKind { lanes, preference: 0 }, self.now).is_err() {
+            if side.session.attach(id, LinkKind { lanes, preference }, self.now).is_err() {
                 return;
             }
         }
-        self.links.push(Link { id, pipes: [Pipe::new(), Pipe::new()] });
+        self.links.push(Link { id, pipes: [Pipe::new(), Pipe::new()], mute: [false; 2], bytes: [0; 2] });
     }
 
     /// Cuts a link: what is on its way is lost.
-    fn cut(&mut self, index: usize) {
+    pub(super) fn cut(&mut self, index: usize) {
         if self.links.is_empty() {
             return;
         }
@@ -141,13 +153,17 @@ impl Pair {
         self.sides.iter_mut().for_each(|side| side.session.link_down(link.id, self.now));
     }
 
-    fn transmit(&mut self, room: usize) {
+    pub(super) fn transmit(&mut self, room: usize) {
         for (from, side) in self.sides.iter_mut().enumerate() {
             for link in &mut self.links {
                 let mut out = Vec::new();
                 while let Some(lane) = side.session.poll_transmit(link.id, &mut |_| room, &mut out, self.now)
                 {
                     assert!(out.len() <= room, "{} bytes in a room of {room}", out.len());
+                    link.bytes[from] += out.len();
+                    if link.mute[from] {
+                        out.clear();
+                    }
                     link.pipes[from].entry(lane).or_default().extend(out.drain(..));
                 }
                 assert!(out.is_empty());
@@ -157,7 +173,7 @@ impl Pair {
     }
 
     /// Delivers at most `most` bytes of one lane of each link, chosen by `pick`.
-    fn deliver(&mut self, most: usize, pick: usize) {
+    pub(super) fn deliver(&mut self, most: usize, pick: usize) {
         for link in &mut self.links {
             for (from, pipe) in link.pipes.iter_mut().enumerate() {
                 let lanes: Vec<Lane> =
@@ -173,7 +189,7 @@ impl Pair {
         }
     }
 
-    fn advance(&mut self, by: Duration) {
+    pub(super) fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
         for side in &mut self.sides {
             if side.session.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -194,7 +210,7 @@ impl Pair {
     }
 
     /// Lets everything happen that can, with readers that take what comes.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut idle = 0;
         for _ in 0..20_000 {
             self.transmit(16_384);
@@ -219,7 +235,7 @@ impl Pair {
     }
 }
 
-fn channel(name: &str) -> OpenInfo {
+pub(super) fn channel(name: &str) -> OpenInfo {
     OpenInfo {
         kind: StreamKind::Channel,
         priority: Priority::Normal,
@@ -230,17 +246,17 @@ fn channel(name: &str) -> OpenInfo {
     }
 }
 
-fn message(number: u64, len: usize) -> Bytes {
+pub(super) fn message(number: u64, len: usize) -> Bytes {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.resize(len.max(8), number.to_le_bytes()[0]);
     bytes.into()
 }
 
-fn open(pair: &mut Pair, side: usize, info: OpenInfo) -> StreamId {
+pub(super) fn open(pair: &mut Pair, side: usize, info: OpenInfo) -> StreamId {
     pair.sides[side].session.open(info).expect("there is room for a stream")
 }
 
-fn send(pair: &mut Pair, side: usize, stream: StreamId, number: u64, len: usize) {
+pub(super) fn send(pair: &mut Pair, side: usize, stream: StreamId, number: u64, len: usize) {
     let sent = pair.sides[side].session.send(stream, message(number, len), number, None, false);
     assert_eq!(sent, Ok(()));
 }

@@ -40,7 +40,7 @@ fn list(failures: &[(Address, HandshakeError)]) -> String {
 }
 
 /// What is tried first: one round trip less, no head-of-line blocking, then what passes most walls.
-fn rank(transport: Transport) -> u8 {
+pub(super) fn rank(transport: Transport) -> u8 {
     match transport {
         Transport::Quic => 3,
         Transport::Tls => 2,
@@ -82,7 +82,12 @@ impl Inner {
         self.session_of(peer).map(|(session, _)| session).filter(|session| session.transport().is_some())
     }
 
-    async fn race(self: &Arc<Self>, peer: PeerId, addresses: Vec<Address>) -> Result<Arc<Shared>, DialError> {
+    /// Dials addresses in a staggered race; the others are given up when one has led to the peer.
+    pub(super) async fn race(
+        self: &Arc<Self>,
+        peer: PeerId,
+        addresses: Vec<Address>,
+    ) -> Result<Arc<Shared>, DialError> {
         let start = Instant::now();
         let mut race = Race::new(addresses.len(), self.config.dial_stagger);
         let mut attempts = JoinSet::new();
@@ -133,6 +138,8 @@ impl Inner {
         let link = self.transports.dial(address, expected).await?;
         let session = self.establish(link).await?;
         self.remember(session.id(), address);
+        // An address that was not known before may be the better one.
+        self.improve(session.id());
         Ok(session)
     }
 

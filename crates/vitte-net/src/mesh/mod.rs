@@ -4,6 +4,7 @@ mod builder;
 mod dialling;
 mod establish;
 mod events;
+mod improving;
 mod registry;
 mod state;
 
@@ -344,7 +345,11 @@ impl Observer for Arc<Inner> {
                 } else {
                     MeshEvent::Up { peer: id, transport }
                 });
+                drop(state);
+                self.improve(id);
+                self.tidy(peer);
             }
+            PeerEvent::Stalled => self.improve(id),
             PeerEvent::Unreachable => {
                 self.tell(MeshEvent::Unreachable { peer: id });
                 self.keep(id);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use vitte_net_proto::dial::Backoff;
 use vitte_net_proto::{Incarnation, PeerId};
@@ -30,6 +31,8 @@ pub(super) struct Entry {
     pub(super) kept: bool,
     /// A task dials.
     pub(super) keeping: bool,
+    /// A task looks for better links; this makes it look again.
+    pub(super) improving: Option<Arc<Notify>>,
     /// The row of waits between its dials, and when the last one led to the peer.
     pub(super) waits: Option<(Backoff, Instant)>,
     /// One dial at a time.
@@ -50,7 +53,9 @@ impl State {
     pub(super) fn entry(&mut self, peer: PeerId, most: usize) -> Option<&mut Entry> {
         if !self.peers.contains_key(&peer) {
             if self.peers.len() >= most {
-                let idle = |entry: &Entry| entry.session.is_none() && !entry.kept && !entry.keeping;
+                let idle = |entry: &Entry| {
+                    entry.session.is_none() && !entry.kept && !entry.keeping && entry.improving.is_none()
+                };
                 let unneeded = self.peers.iter().filter(|(_, entry)| idle(entry));
                 // Strangers that never proved anything, before those whose addresses are known.
                 let unneeded = unneeded.min_by_key(|(_, entry)| !entry.addresses.is_empty());

@@ -33,6 +33,7 @@ pub(crate) trait Observer: Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) enum PeerEvent {
     Carried(Transport),
+    Stalled,
     Unreachable,
     Draining,
     Throttled,
@@ -183,6 +184,7 @@ impl Core {
                     }
                     effects.cut.extend(slot);
                 }
+                Event::Stalled(_) => effects.events.push(PeerEvent::Stalled),
                 Event::Unreachable => effects.events.push(PeerEvent::Unreachable),
                 Event::Carried(link) => {
                     if let Some(slot) = self.links.get(&link) {
@@ -315,6 +317,16 @@ impl Shared {
 
     pub(crate) fn links(&self) -> usize {
         self.core().links.len()
+    }
+
+    /// How the links of the session travel.
+    pub(crate) fn transports(&self) -> Vec<Transport> {
+        self.core().links.values().map(|slot| slot.info.transport).collect()
+    }
+
+    /// The link that carries the session owes an answer for too long.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.core().session.is_stalled()
     }
 
     pub(crate) fn is_lost(&self) -> bool {

@@ -97,10 +97,27 @@ impl Shared {
 
     fn drop_spare(self: &Arc<Self>, transport: Transport) {
         if let Some(slot) = self.spare_link(transport) {
-            let spare = Violation { code: CloseCode::REDUNDANT, reason: "the peer's own link stays" };
-            slot.refuse(&spare, &mut Context::from_waker(&self.driver_waker));
-            self.link_failed(&slot, &LinkError::Closed);
+            self.end_spare(&slot, "the peer's own link stays");
         }
+    }
+
+    /// Ends the links that were dialled here and that the session does not need, but for the best `keep`.
+    pub(crate) fn drop_spares(self: &Arc<Self>, keep: usize) {
+        let mut spares: Vec<_> = {
+            let core = self.core();
+            let spare = |slot: &&Arc<LinkSlot>| slot.info.dialled && core.session.is_spare(slot.id);
+            core.links.values().filter(spare).cloned().collect()
+        };
+        spares.sort_by_key(|slot| std::cmp::Reverse(preference(slot.info.transport)));
+        for slot in spares.into_iter().skip(keep) {
+            self.end_spare(&slot, "another link carries the session");
+        }
+    }
+
+    fn end_spare(self: &Arc<Self>, slot: &Arc<LinkSlot>, reason: &'static str) {
+        let spare = Violation { code: CloseCode::REDUNDANT, reason };
+        slot.refuse(&spare, &mut Context::from_waker(&self.driver_waker));
+        self.link_failed(slot, &LinkError::Closed);
     }
 
     /// Whether any of today's links answers within one second.
