@@ -27,8 +27,9 @@ pub const SUBPROTOCOL: &str = "vitte.1";
 
 /// Most bytes of a request before it must be complete: 8 KiB.
 const HEAD: usize = 8 * 1024;
-/// Bytes of a message that is sent, at most: 64 KiB.
-const MESSAGE_OUT: usize = 64 * 1024;
+/// Bytes of a message that is sent, at most: a TLS record. A message is read when all of it has arrived, so that
+/// longer ones would hold up what is in them.
+const MESSAGE_OUT: usize = 16 * 1024 + 256;
 /// Bytes of a message or frame that is taken, at most: 256 KiB. A proxy may have merged some of ours.
 const MESSAGE_IN: usize = 256 * 1024;
 /// Bytes of one read below: 16 KiB, which an idle connection keeps.
