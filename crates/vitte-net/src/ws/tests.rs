@@ -157,10 +157,11 @@ async def main(port):
         await ws.send(b"x" * 200_000)
         await ws.send([b"frag", b"men", b"ted"])
         pong = await ws.ping(b"hi")
-        await pong
         got = b""
         while len(got) < 300_000:
             got += await ws.recv()
+        # It reads no further while 16 messages wait for recv.
+        await pong
         assert got == b"y" * 300_000
 asyncio.run(main(int(sys.argv[1])))
 "#;
