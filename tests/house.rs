@@ -8,6 +8,8 @@
 mod broken;
 #[path = "house/habits.rs"]
 mod habits;
+#[path = "house/requirements.rs"]
+mod requirements;
 #[path = "house/source.rs"]
 mod source;
 #[path = "house/tree.rs"]
@@ -107,4 +109,9 @@ fn the_front_door_is_there() {
 #[test]
 fn links_lead_somewhere() {
     hold("relative links in documents lead somewhere", habits::links(&house()));
+}
+
+#[test]
+fn every_requirement_has_a_test() {
+    hold("every MUST of docs/WIRE.md has a number and a test", requirements::tested(&house()));
 }

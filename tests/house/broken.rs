@@ -2,6 +2,7 @@
 //! each stands what looks alike and is allowed.
 
 use super::habits;
+use super::requirements;
 use super::source::Source;
 use super::tree::{Manifest, Tree, Violation};
 use super::walls;
@@ -380,4 +381,28 @@ fn manifests_are_read_as_they_are_written() {
         read,
         [("a", "x", "[\"1\",\"2\",]", 2), ("a", "y", "\"# no comment\"", 6), ("b", "z.w", "true", 8)]
     );
+}
+
+#[test]
+fn a_requirement_without_a_number_or_a_test_is_seen() {
+    let tests = "#[test] fn one() {} #[tokio::test(start_paused = true)] #[x] async fn two() {} fn three() {}\n\
+                 proptest! { #[test] fn four(a in b) {} } fn five() -> Case {} #[cfg(test)] mod t { fn six() {} }";
+    let check =
+        |page: &str| places(requirements::tested(&Tree::of(&[("docs/WIRE.md", page), ("a.rs", tests)])));
+    let good = "It MUST [W-1].\n| W-1 | It MUST. | `one`, `two` |\n| W-2 | It MUST NOT. | `four`, `five` |\n";
+    assert_eq!(check(good), Vec::<String>::new());
+    for (bad, line) in [
+        ("It MUST.", 4),
+        ("It MUST and MUST NOT [W-1].", 4),
+        ("It may [W-3].", 4),
+        ("| W-3 | It MUST. | none |", 4),
+        ("| W-3 | It MUST. | `three` |", 4),
+        ("| W-3 | It MUST. | `six` |", 4),
+        ("| W-3 | It MUST. | `one`, `gone` |", 4),
+        ("| W-2 | It MUST. | `one` |", 4),
+        ("| W-3 | It should. | `one` |", 4),
+    ] {
+        assert_eq!(check(&format!("{good}{bad}\n")), [format!("docs/WIRE.md:{line}")], "{bad}");
+    }
+    assert_eq!(check("Nothing."), ["docs/WIRE.md:0"]);
 }

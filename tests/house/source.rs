@@ -91,6 +91,28 @@ impl Source {
         })
     }
 
+    /// Names of functions with an attribute `test`, and of cases of the behaviour suite, which return `Case`.
+    pub(crate) fn test_names(&self) -> Vec<&str> {
+        let ident = |at: usize| match self.tokens.get(at) {
+            Some((Token::Ident(name), _)) => Some(name.as_str()),
+            _ => None,
+        };
+        let behind_attributes = (0..self.tokens.len()).filter_map(|at| {
+            let open = attribute_at(&self.tokens, at)?;
+            let close = closing(&self.tokens, open);
+            let path =
+                self.tokens[open + 1..close].iter().take_while(|(token, _)| !matches!(token, Token::Open(_)));
+            let is_test = path.last().is_some_and(|(token, _)| *token == Token::Ident("test".to_owned()));
+            let function = (close..close + 40).find(|&at| ident(at) == Some("fn"))?;
+            is_test.then(|| ident(function + 1)).flatten()
+        });
+        let cases = (0..self.tokens.len()).filter_map(|at| {
+            let case = ident(at) == Some("fn") && (at + 2..at + 7).any(|at| ident(at) == Some("Case"));
+            case.then(|| ident(at + 1)).flatten()
+        });
+        behind_attributes.chain(cases).collect()
+    }
+
     /// Every attribute, with the line where it begins: the tokens between its brackets. Doc comments are
     /// attributes too.
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (usize, &[(Token, usize)])> {

@@ -173,7 +173,8 @@ impl Session {
         stream.scheduled = false;
         if !stream.open_sent {
             stream.open_sent = true;
-            if let Some(info) = &stream.info {
+            // The peer may have shown in the meantime that it knows the stream.
+            if let Some(info) = stream.info.as_ref().filter(|_| !stream.open_heard) {
                 Frame::Open { stream: id, open: info.to_frame(now) }.put(out);
             }
         }

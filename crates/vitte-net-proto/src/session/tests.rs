@@ -1,5 +1,7 @@
 //! Two sessions in memory, joined by links that tear, hold back and are cut anywhere.
 
+mod rules;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::ToString;
 use alloc::vec;
