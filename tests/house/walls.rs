@@ -58,6 +58,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
 /// room, further ones are exceptions with a reason. A place is a module and all below it. Unit tests are
 /// free: they may put a raw counterpart beside the room.
 pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
+    ("flate2", &["ws"]),
     ("foca", &["discovery::gossip"]),
     ("getrandom", &["network"]),
     ("h3", &["http"]),

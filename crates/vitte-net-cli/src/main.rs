@@ -8,6 +8,7 @@ mod problem;
 mod protocol;
 mod secret;
 mod terminal;
+mod ws;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,8 @@ enum Command {
     Node(node::Options),
     /// Calls a node again and again, and measures the round trips.
     Ping(ping::Options),
+    /// Talks over a WebSocket, as a client or (--listen) as a server.
+    Ws(ws::Options),
 }
 
 impl Command {
@@ -51,7 +54,7 @@ impl Command {
     fn log_level(&self) -> LevelFilter {
         match self {
             Self::Node(_) => LevelFilter::WARN,
-            Self::Id(_) | Self::Secret(_) | Self::Ping(_) => LevelFilter::ERROR,
+            Self::Id(_) | Self::Secret(_) | Self::Ping(_) | Self::Ws(_) => LevelFilter::ERROR,
         }
     }
 }
@@ -73,6 +76,7 @@ async fn main() -> ExitCode {
         Command::Secret(options) => secret::run(&options, &output),
         Command::Node(options) => node::run(options, &output).await,
         Command::Ping(options) => ping::run(options, &output).await,
+        Command::Ws(options) => ws::run(options, &output).await,
     };
     match ended {
         Ok(code) => code,

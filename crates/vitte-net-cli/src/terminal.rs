@@ -17,6 +17,11 @@ impl Output {
         Self { json }
     }
 
+    /// Results are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Writes a result to stdout: `lines` for people, `record` as one line of JSON for programs.
     pub(crate) fn tell(&self, lines: &[String], record: &impl Serialize) -> io::Result<()> {
         let mut text = String::new();

@@ -127,9 +127,8 @@ impl Transports {
                 if transport == Transport::Wss {
                     stream = tls.outer().connect(address.host(), stream).await?;
                 }
-                let mut key = [0; 16];
-                network.fill_random(&mut key);
-                crate::ws::connect(stream, &address.authority(), address.path(), key).await?
+                let (authority, network) = (address.authority(), network.clone());
+                crate::ws::connect_link(stream, &authority, address.path(), network).await?
             }
             #[allow(unreachable_patterns, reason = "some builds have all transports")]
             other => return Err(LinkError::Unsupported(other)),
@@ -143,10 +142,20 @@ pub(super) fn tcp_options() -> TcpOptions {
 }
 
 #[cfg(feature = "ws")]
-impl From<crate::ws::WsError> for LinkError {
-    fn from(error: crate::ws::WsError) -> Self {
+impl From<crate::ws::ConnectError> for LinkError {
+    fn from(error: crate::ws::ConnectError) -> Self {
         match error {
-            crate::ws::WsError::Io(error) => bytes::broken(error),
+            crate::ws::ConnectError::Io(error) => bytes::broken(error),
+            error => Self::Protocol { protocol: "WebSocket", reason: error.to_string() },
+        }
+    }
+}
+
+#[cfg(feature = "ws")]
+impl From<crate::ws::AcceptError> for LinkError {
+    fn from(error: crate::ws::AcceptError) -> Self {
+        match error {
+            crate::ws::AcceptError::Io(error) => bytes::broken(error),
             error => Self::Protocol { protocol: "WebSocket", reason: error.to_string() },
         }
     }
