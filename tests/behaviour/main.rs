@@ -2,10 +2,12 @@
 //! simulated network, from the same source.
 
 mod arena;
+mod classes;
 mod ends;
 mod suite;
 
 mod cases {
+    pub(crate) use crate::classes::*;
     pub(crate) use crate::ends::*;
     pub(crate) use crate::suite::*;
 }
@@ -50,4 +52,6 @@ mount! {
     all_who_wait_for_a_stop_hear_of_it
     a_replayed_hello_delivers_nothing
     a_reader_that_stops_holds_up_no_other_stream
+    a_latest_channel_delivers_the_newest_and_says_what_it_superseded
+    a_channel_of_another_class_is_refused_at_open
 }

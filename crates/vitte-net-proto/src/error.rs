@@ -97,6 +97,8 @@ codes!(StreamCode {
     BAD_PAYLOAD = 9, "a payload that its type could not be read from";
     /// The stream is of another kind (channel, call, bytes) than the name stands for.
     WRONG_KIND = 10, "the name stands for another kind of stream";
+    /// The stream is of another delivery class than the name stands for.
+    WRONG_CLASS = 11, "the name stands for another delivery class";
 });
 
 impl CloseCode {

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::codec::{Reader, VARINT_MAX, put_text, put_varint, read_varint, varint_len};
 use crate::error::{CloseCode, StreamCode, Violation};
 use crate::hello::Hello;
-use crate::id::{Priority, StreamId};
+use crate::id::{DeliveryClass, Priority, StreamId};
 
 /// The longest name of a stream, in bytes.
 pub const NAME_MAX: usize = 255;
@@ -40,6 +40,7 @@ pub mod kind {
     pub const RESUME: u64 = 0x1a;
     pub const DRAIN: u64 = 0x1c;
     pub const CLOSE: u64 = 0x1e;
+    pub const LATEST: u64 = 0x20;
 }
 
 /// What a stream is for. The acceptor's registry has one namespace for each.
@@ -58,8 +59,10 @@ pub enum StreamKind {
 pub struct Open<'a> {
     /// What it is for; [`StreamKind::Bytes`] has no message boundaries.
     pub kind: StreamKind,
-    /// Its class.
+    /// Its class among those that wait to be transmitted.
     pub priority: Priority,
+    /// Its delivery class: other than reliable only on a channel.
+    pub class: DeliveryClass,
     /// Microseconds that remain of its deadline, as written at this transmission.
     pub deadline_micros: Option<u64>,
     /// Fingerprint of what the opener sends; zero where there is no schema.
@@ -103,6 +106,9 @@ pub enum Frame<'a> {
     Retire { stream: StreamId },
     /// The receiver's offsets of a direction.
     Offsets { stream: StreamId, offsets: Offsets },
+    /// What the receiver of a direction of class latest has consumed: `count` messages, and bit i says
+    /// whether the one i before the last of them was delivered.
+    Latest { stream: StreamId, count: u64, delivered: u64 },
     /// How many streams the peer may open in all.
     MaxStreams { count: u64 },
     /// Asks for a PONG with the same token.
@@ -214,6 +220,15 @@ fn read_body(kind: u64, body: &[u8]) -> Result<Option<Frame<'_>>, Violation> {
         },
         kind::RETIRE => Frame::Retire { stream: body.stream()? },
         kind::OFFSETS => Frame::Offsets { stream: body.stream()?, offsets: read_offsets(&mut body)? },
+        kind::LATEST => {
+            let stream = body.stream()?;
+            let count = body.varint()?;
+            let delivered = u64::from_be_bytes(body.array()?);
+            if count < 64 && delivered >> count != 0 {
+                return Err(Violation::malformed("a LATEST frame delivers more messages than it counts"));
+            }
+            Frame::Latest { stream, count, delivered }
+        }
         kind::MAX_STREAMS => Frame::MaxStreams { count: body.varint()? },
         kind::PING => Frame::Ping { token: body.varint()? },
         kind::PONG => Frame::Pong { token: body.varint()? },
@@ -263,11 +278,16 @@ fn read_open<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, Violation> {
     let priority = *Priority::ALL
         .get(usize::from(body.byte()?))
         .ok_or(Violation::malformed("a stream of an unknown priority"))?;
+    let class = *DeliveryClass::ALL
+        .get(usize::from(body.byte()?))
+        .filter(|class| kind == StreamKind::Channel || **class == DeliveryClass::Reliable)
+        .ok_or(Violation::malformed("a delivery class that is unknown, or not of a channel"))?;
     let deadline_micros = body.varint()?.checked_sub(1);
     let schema_out = u64::from_be_bytes(body.array()?);
     let schema_in = u64::from_be_bytes(body.array()?);
     let name = body.text(NAME_MAX, "a name is longer than 255 bytes")?;
-    Ok(Frame::Open { stream, open: Open { kind, priority, deadline_micros, schema_out, schema_in, name } })
+    let open = Open { kind, priority, class, deadline_micros, schema_out, schema_in, name };
+    Ok(Frame::Open { stream, open })
 }
 
 fn read_resume<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, Violation> {
@@ -365,6 +385,7 @@ impl Frame<'_> {
                     StreamKind::Bytes => 2,
                 });
                 out.push(open.priority as u8);
+                out.push(open.class as u8);
                 put_varint(out, open.deadline_micros.map_or(0, |micros| micros.saturating_add(1)));
                 out.extend_from_slice(&open.schema_out.to_be_bytes());
                 out.extend_from_slice(&open.schema_in.to_be_bytes());
@@ -393,6 +414,11 @@ impl Frame<'_> {
             Self::Offsets { stream, offsets } => put_framed(out, kind::OFFSETS, |out| {
                 put_varint(out, stream.0);
                 put_offsets(out, offsets);
+            }),
+            Self::Latest { stream, count, delivered } => put_framed(out, kind::LATEST, |out| {
+                put_varint(out, stream.0);
+                put_varint(out, *count);
+                out.extend_from_slice(&delivered.to_be_bytes());
             }),
             Self::MaxStreams { count } => put_framed(out, kind::MAX_STREAMS, |out| put_varint(out, *count)),
             Self::Ping { token } => put_framed(out, kind::PING, |out| put_varint(out, *token)),

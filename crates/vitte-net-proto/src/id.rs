@@ -94,6 +94,23 @@ impl Priority {
     pub const ALL: [Self; 3] = [Self::Urgent, Self::Normal, Self::Bulk];
 }
 
+/// What becomes of the messages of a channel when newer ones come, or when the network loses some
+/// (`docs/WIRE.md`, "Delivery classes").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum DeliveryClass {
+    /// Every message arrives, in order. The default.
+    #[default]
+    Reliable = 0,
+    /// Only the newest value matters: older ones that wait are superseded. Order is kept.
+    Latest = 1,
+}
+
+impl DeliveryClass {
+    /// All of them, by their numbers on the wire.
+    pub const ALL: [Self; 2] = [Self::Reliable, Self::Latest];
+}
+
 /// One ordered sequence of frames on a link.
 ///
 /// A byte link has lane 0 alone. A QUIC link has [`Lane::COUNT`] of them, each a QUIC stream of its own,

@@ -26,7 +26,7 @@ pub use error::{CloseCode, StreamCode, Violation};
 pub use frame::StreamKind;
 pub use handshake::Handshake;
 pub use hello::{Hello, Incarnation, Limits, Proof, Step};
-pub use id::{Lane, LinkId, PeerId, Priority, StreamId};
+pub use id::{DeliveryClass, Lane, LinkId, PeerId, Priority, StreamId};
 pub use session::{Event, LinkKind, OpenError, SendError, Session};
 pub use stream::receive::Taken;
 pub use stream::{Counters, OpenInfo, Outcome};

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use vitte_net_proto::{
-    Moment, OpenError as Unopened, OpenInfo, Outcome, PeerId, Priority, StreamCode, StreamKind, Taken,
+    DeliveryClass, Moment, OpenError as Unopened, OpenInfo, Outcome, PeerId, Priority, StreamCode,
+    StreamKind, Taken,
 };
 
 use crate::channel::payload::{Fingerprint, decode, describe, encode};
@@ -48,6 +49,7 @@ type Answer<R> = Result<<R as Request>::Response, <R as Request>::Error>;
 
 fn opening<R: Request>(priority: Priority, deadline: Option<Moment>) -> OpenInfo {
     OpenInfo {
+        class: DeliveryClass::Reliable,
         kind: StreamKind::Call,
         priority,
         deadline,

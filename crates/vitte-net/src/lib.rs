@@ -68,4 +68,4 @@ pub use self::{
 #[cfg(feature = "mesh")]
 pub use postcard_schema::Schema;
 #[cfg(feature = "mesh")]
-pub use vitte_net_proto::{CloseCode, Counters, PeerId, Priority, StreamCode};
+pub use vitte_net_proto::{CloseCode, Counters, DeliveryClass, PeerId, Priority, StreamCode};

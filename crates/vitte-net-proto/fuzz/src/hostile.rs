@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vitte_net_proto::frame::{Frame, Open, put_resume};
 use vitte_net_proto::{
-    CloseCode, Lane, LinkId, LinkKind, Moment, Priority, StreamCode, StreamId, StreamKind,
+    CloseCode, DeliveryClass, Lane, LinkId, LinkKind, Moment, Priority, StreamCode, StreamId, StreamKind,
 };
 
 use super::config;
@@ -75,6 +75,7 @@ fn frame(input: &mut Input<'_>, out: &mut Vec<u8>) -> Option<()> {
             stream,
             open: Open {
                 kind: input.of(&[StreamKind::Channel, StreamKind::Call, StreamKind::Bytes])?,
+                class: DeliveryClass::ALL[usize::from(choice / 14) % DeliveryClass::ALL.len()],
                 priority: input.of(&Priority::ALL)?,
                 deadline_micros: Some(input.number()?).filter(|micros| *micros > 9),
                 schema_out: 0,
@@ -101,6 +102,7 @@ fn frame(input: &mut Input<'_>, out: &mut Vec<u8>) -> Option<()> {
         6 => Frame::Reset { stream, code: StreamCode(input.number()?), reason: "reset" },
         7 => Frame::Retire { stream },
         8..=9 => Frame::Offsets { stream, offsets: input.offsets()? },
+        10 if choice >= 128 => Frame::Latest { stream, count: input.number()?, delivered: input.number()? },
         10 => Frame::MaxStreams { count: input.number()? },
         11 => Frame::Pong { token: input.number()? },
         12 => {

@@ -228,6 +228,7 @@ impl Pair {
                 | Frame::Reset { .. }
                 | Frame::Retire { .. }
                 | Frame::Offsets { .. }
+                | Frame::Latest { .. }
                 | Frame::MaxStreams { .. } => again.extend_from_slice(&rest[..len]),
                 _ => {}
             }
@@ -346,7 +347,7 @@ impl Pair {
             match sent.outcome.expect("every send ended") {
                 Outcome::Delivered => delivered.entry(sent.stream).or_default().push(sent.payload(index)),
                 Outcome::Unknown => assert!(lost, "message {index} is unknown, and the session lives"),
-                Outcome::Refused(_) | Outcome::Expired => {}
+                Outcome::Refused(_) | Outcome::Expired | Outcome::Superseded => {}
             }
         }
         for (stream, payloads) in &delivered {

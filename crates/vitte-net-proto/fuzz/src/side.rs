@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vitte_net_proto::{
-    Config, Event, LinkId, Moment, OpenInfo, Outcome, PeerId, Priority, Session, StreamCode, StreamId,
-    StreamKind, Taken,
+    Config, DeliveryClass, Event, LinkId, Moment, OpenInfo, Outcome, PeerId, Priority, Session, StreamCode,
+    StreamId, StreamKind, Taken,
 };
 
 use super::input::Input;
@@ -131,9 +131,14 @@ impl Side {
         ])?;
         let choices = input.byte()?;
         let priority = Priority::ALL[usize::from(choices % 3)];
+        let class = match (kind, choices % 5) {
+            (StreamKind::Channel, 1) => DeliveryClass::Latest,
+            _ => DeliveryClass::Reliable,
+        };
         let name = if choices >= 224 { "no" } else { "yes" };
         let deadline = (choices % 7 == 0).then(|| now + Duration::from_millis(choices.into()));
-        let info = OpenInfo { kind, priority, deadline, schema_out: 1, schema_in: 2, name: name.to_owned() };
+        let (schema_out, schema_in, name) = (1, 2, name.to_owned());
+        let info = OpenInfo { kind, priority, class, deadline, schema_out, schema_in, name };
         if let Ok(stream) = self.session.open(info) {
             self.streams.push(stream);
             self.kinds.insert(stream, kind);

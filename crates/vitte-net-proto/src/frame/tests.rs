@@ -19,6 +19,7 @@ enum Owned {
         stream: u64,
         kind: StreamKind,
         priority: Priority,
+        class: DeliveryClass,
         deadline: Option<u64>,
         schemas: (u64, u64),
         name: String,
@@ -46,6 +47,11 @@ enum Owned {
     },
     Retire(u64),
     Offsets(u64, Offsets),
+    Latest {
+        stream: u64,
+        count: u64,
+        delivered: u64,
+    },
     MaxStreams(u64),
     Ping(u64),
     Pong(u64),
@@ -75,11 +81,12 @@ impl Owned {
         match self {
             Self::Hello(hello) => Frame::Hello(*hello),
             Self::Welcome(proof) => Frame::Welcome { proof: *proof },
-            Self::Open { stream, kind, priority, deadline, schemas, name } => Frame::Open {
+            Self::Open { stream, kind, priority, class, deadline, schemas, name } => Frame::Open {
                 stream: StreamId(*stream),
                 open: Open {
                     kind: *kind,
                     priority: *priority,
+                    class: *class,
                     deadline_micros: *deadline,
                     schema_out: schemas.0,
                     schema_in: schemas.1,
@@ -98,6 +105,9 @@ impl Owned {
             }
             Self::Retire(stream) => Frame::Retire { stream: StreamId(*stream) },
             Self::Offsets(stream, offsets) => Frame::Offsets { stream: StreamId(*stream), offsets: *offsets },
+            Self::Latest { stream, count, delivered } => {
+                Frame::Latest { stream: StreamId(*stream), count: *count, delivered: *delivered }
+            }
             Self::MaxStreams(count) => Frame::MaxStreams { count: *count },
             Self::Ping(token) => Frame::Ping { token: *token },
             Self::Pong(token) => Frame::Pong { token: *token },
@@ -155,12 +165,19 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn open() -> impl Strategy<Value = Owned> {
-    let kind = prop_oneof![Just(StreamKind::Channel), Just(StreamKind::Call), Just(StreamKind::Bytes)];
+    let (reliable, latest) = (DeliveryClass::Reliable, DeliveryClass::Latest);
+    let kind = prop_oneof![
+        Just((StreamKind::Channel, reliable)),
+        Just((StreamKind::Channel, latest)),
+        Just((StreamKind::Call, reliable)),
+        Just((StreamKind::Bytes, reliable)),
+    ];
     let deadline = prop::option::of(0..VARINT_MAX);
     (number(), kind, 0..3_usize, deadline, any::<(u64, u64)>(), "[a-zä]{0,120}").prop_map(
-        |(stream, kind, priority, deadline, schemas, name)| Owned::Open {
+        |(stream, (kind, class), priority, deadline, schemas, name)| Owned::Open {
             stream,
             kind,
+            class,
             priority: Priority::ALL[priority],
             deadline,
             schemas,
@@ -196,6 +213,11 @@ fn any_frame() -> impl Strategy<Value = Owned> {
         }),
         number().prop_map(Owned::Retire),
         (number(), offsets()).prop_map(|(stream, offsets)| Owned::Offsets(stream, offsets)),
+        (number(), number(), any::<u64>()).prop_map(|(stream, count, delivered)| Owned::Latest {
+            stream,
+            count,
+            delivered: if count < 64 { delivered & ((1 << count) - 1) } else { delivered },
+        }),
         number().prop_map(Owned::MaxStreams),
         number().prop_map(Owned::Ping),
         number().prop_map(Owned::Pong),
@@ -333,21 +355,21 @@ fn unknown_types_are_skipped_if_odd_and_an_error_if_even() {
         let bytes = raw(kind, &[1, 2, 3]);
         assert_eq!(read_frame(&bytes), Ok(Decoded::Skip(bytes.len())));
     }
-    for kind in [kind::DATAGRAM, 0x20, 0x4000, VARINT_MAX - 1] {
+    for kind in [kind::DATAGRAM, 0x22, 0x4000, VARINT_MAX - 1] {
         assert_eq!(code_of(&raw(kind, &[1, 2, 3])), CloseCode::UNKNOWN_FRAME);
     }
 }
 
 #[test]
 fn a_field_out_of_its_range_is_malformed() {
-    let open = |kind: u8, priority: u8, name: &[u8]| {
-        let mut body = vec![0, kind, priority, 0];
+    let open = |kind: u8, priority: u8, class: u8, name: &[u8]| {
+        let mut body = vec![0, kind, priority, class, 0];
         body.extend_from_slice(&[0; 16]);
         put_varint(&mut body, name.len() as u64);
         body.extend_from_slice(name);
         raw(kind::OPEN, &body)
     };
-    assert!(matches!(read_frame(&open(2, 2, &[b'a'; 255])), Ok(Decoded::Frame(..))));
+    assert!(matches!(read_frame(&open(2, 2, 0, &[b'a'; 255])), Ok(Decoded::Frame(..))));
     let mut far = vec![0];
     put_varint(&mut far, VARINT_MAX);
     let past_the_end = [&far[..], &[0, 1]].concat();
@@ -356,10 +378,15 @@ fn a_field_out_of_its_range_is_malformed() {
     let entries: Vec<u8> =
         [1].into_iter().chain((0..97).flat_map(|stream| [stream & 0x3f, 0, 0, 0])).collect();
     for bytes in [
-        open(3, 0, b"kind"),
-        open(0, 3, b"priority"),
-        open(0, 0, &[b'a'; 256]),
-        open(0, 0, &[0xff, 0xfe]),
+        open(3, 0, 0, b"kind"),
+        open(0, 3, 0, b"priority"),
+        open(0, 0, 3, b"class"),
+        open(1, 0, 1, b"a call of class latest"),
+        open(2, 0, 1, b"a byte stream of class latest"),
+        open(0, 0, 0, &[b'a'; 256]),
+        open(0, 0, 0, &[0xff, 0xfe]),
+        raw(kind::LATEST, &[0, 2, 0, 0, 0, 0, 0, 0, 0, 4]),
+        raw(kind::LATEST, &[0, 2, 0, 0, 0, 0, 0, 0, 3]),
         raw(kind::DATA, &[0, 0, 0]),
         raw(kind::DATA, &[0, 0, 2, 1]),
         raw(kind::DATA, &past_the_end),
@@ -445,6 +472,7 @@ fn the_wire_is_as_specified() {
     let open = Open {
         kind: StreamKind::Channel,
         priority: Priority::Normal,
+        class: DeliveryClass::Latest,
         deadline_micros: None,
         schema_out: 1,
         schema_in: 2,
@@ -467,7 +495,11 @@ fn the_wire_is_as_specified() {
         (Frame::Fin { stream, end: 66 }, "084003044042"),
         (Frame::Stop { stream, code: StreamCode::FINISHED, taken: 66, reason: "" }, "0a40050400404200"),
         (Frame::Offsets { stream, offsets }, "10400704033f80010000"),
-        (Frame::Open { stream: StreamId(0), open }, "0440180000010000000000000000010000000000000002036c6f67"),
+        (
+            Frame::Open { stream: StreamId(0), open },
+            "044019000001010000000000000000010000000000000002036c6f67",
+        ),
+        (Frame::Latest { stream, count: 5, delivered: 0x11 }, "20400a04050000000000000011"),
         (Frame::Resume(Resume { last: true, reply: false, entries: &[] }), "1a400101"),
         (Frame::Close { code: CloseCode::SHUTDOWN, session: true, reason: "bye" }, "1e40060b0103627965"),
         (Frame::Hello(hello), &hello_bytes),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{OpenError, SendError, Session};
 use crate::error::StreamCode;
 use crate::frame::{NAME_MAX, StreamKind};
-use crate::id::StreamId;
+use crate::id::{DeliveryClass, StreamId};
 use crate::stream::OpenInfo;
 use crate::stream::receive::{News, Taken};
 use crate::time::Moment;
@@ -55,7 +55,8 @@ impl Session {
     }
 
     /// Queues a message, or bytes of a byte stream, behind what was sent before. `token` comes back in
-    /// [`Event::Settled`](super::Event::Settled) unless it is 0. A message whose `deadline` passes before its
+    /// [`Event::Settled`](super::Event::Settled) unless it is 0. On a channel of class latest it takes the place
+    /// of one that waits, and there is always room. A message whose `deadline` passes before its
     /// first byte is transmitted expires. Bytes have neither token nor deadline: both are ignored.
     ///
     /// # Errors
@@ -78,8 +79,10 @@ impl Session {
         };
         let messages = stream.info.as_ref().is_none_or(|info| info.kind != StreamKind::Bytes);
         let queued = stream.send.queued_bytes();
-        let full = stream.send.queued_messages() >= config.send_queue_messages
-            || (queued > 0 && queued + payload.len() > config.send_queue);
+        let conflates = stream.info.as_ref().is_some_and(|info| info.class == DeliveryClass::Latest);
+        let full = !conflates
+            && (stream.send.queued_messages() >= config.send_queue_messages
+                || (queued > 0 && queued + payload.len() > config.send_queue));
         let problem = if !stream.send.open() || stream.info.is_none() {
             Some(SendError::Closed)
         } else if messages && payload.len() as u64 > max {
@@ -105,7 +108,8 @@ impl Session {
             return Ok(());
         }
         let (token, deadline) = if messages { (token, deadline) } else { (0, None) };
-        stream.send.push(payload, token, deadline);
+        stream.send.push(payload, token, deadline, &mut self.settled);
+        self.settle(id);
         if let Some(at) = deadline {
             self.expire_at(id, at);
         }
@@ -118,14 +122,34 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else { return Taken::End };
         let taken = stream.receive.take(max);
         if let Taken::Payload(_) = taken {
-            let grow = self.config.window_budget.saturating_sub(self.window_used);
-            self.window_used += stream.receive.raise_limit(self.config.stream_window_max, grow);
-            let urgent = stream.receive.news() == News::Urgent;
-            self.state(id, urgent, now);
+            self.raise(id, now);
             self.ask_assembly(id);
             self.settle_assembly(id, now);
         }
         taken
+    }
+
+    /// Raises the credit of a stream, and tells the peer of it and of what was taken.
+    fn raise(&mut self, id: StreamId, now: Moment) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let grow = self.config.window_budget.saturating_sub(self.window_used);
+            self.window_used += stream.receive.raise_limit(self.config.stream_window_max, grow);
+        }
+        self.state_news(id, now);
+    }
+
+    /// Of class latest, credit grows as newer messages come, and not only as they are taken.
+    pub(super) fn raise_if_due(&mut self, id: StreamId, now: Moment) -> bool {
+        let due = self.streams.get(&id).is_some_and(|stream| stream.receive.credit_due());
+        if due {
+            self.raise(id, now);
+        }
+        due
+    }
+
+    pub(super) fn state_news(&mut self, id: StreamId, now: Moment) {
+        let urgent = self.streams.get(&id).is_some_and(|stream| stream.receive.news() == News::Urgent);
+        self.state(id, urgent, now);
     }
 
     /// Whether [`take`](Self::take) would answer anything but [`Taken::Empty`].

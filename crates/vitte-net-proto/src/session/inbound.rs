@@ -4,10 +4,10 @@ use core::time::Duration;
 
 use super::{Event, LinkId, Session};
 use crate::error::{CloseCode, StreamCode, Violation};
-use crate::frame::{Frame, NAME_MAX, Offsets, StreamKind};
+use crate::frame::{Frame, NAME_MAX, Offsets};
 use crate::id::{Lane, StreamId};
-use crate::stream::OpenInfo;
 use crate::stream::receive::{Progress, ReceiveHalf};
+use crate::stream::{Content, OpenInfo};
 use crate::time::Moment;
 
 /// Answers to repeated terminal states that may wait: more of them is a flood.
@@ -56,7 +56,7 @@ impl Session {
             Frame::Hello(_) | Frame::Welcome { .. } => {
                 return Err(Violation::new(CloseCode::WRONG_STATE, "a second handshake on one link"));
             }
-            Frame::Open { stream, open } => self.handle_open(stream, OpenInfo::read(&open, now))?,
+            Frame::Open { stream, open } => self.handle_open(stream, OpenInfo::read(&open, now), now)?,
             Frame::Data { stream, offset, push, payload } => {
                 self.acknowledge_soon(payload.len() as u64, now);
                 self.receiving(stream, now, |half, opened| half.handle_data(offset, payload, push, opened))?;
@@ -75,6 +75,7 @@ impl Session {
                 self.forget_if_over(stream, now);
             }
             Frame::Offsets { stream, offsets } => self.handle_offsets(stream, &offsets, now)?,
+            Frame::Latest { stream, count, delivered } => self.handle_latest(stream, count, delivered)?,
             Frame::MaxStreams { count } => {
                 if count > self.may_open {
                     self.may_open = count;
@@ -145,7 +146,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle_open(&mut self, id: StreamId, info: OpenInfo) -> Result<(), Violation> {
+    fn handle_open(&mut self, id: StreamId, info: OpenInfo, now: Moment) -> Result<(), Violation> {
         if self.is_local(id) {
             return Err(Violation::new(CloseCode::STREAM_LIMIT, "an OPEN with the number of the other side"));
         }
@@ -156,14 +157,15 @@ impl Session {
             // A replay of what was heard over another link.
             return Ok(());
         }
-        let messages = info.kind != StreamKind::Bytes;
+        let content = Content::of(Some(&info));
         stream.info = Some(info.clone());
-        stream.send.set_messages(messages);
-        let progress = stream.receive.set_messages(messages)?;
+        stream.send.set_content(content);
+        let progress = stream.receive.set_content(content)?;
         self.events.push_back(Event::Opened { stream: id, info });
         if progress.readable || !stream.receive.open() {
             self.events.push_back(Event::Readable(id));
         }
+        self.raise_if_due(id, now);
         self.ask_assembly(id);
         Ok(())
     }
@@ -212,12 +214,13 @@ impl Session {
             self.events.push_back(Event::Readable(id));
         }
         let terminal = stream.receive.terminal().is_some();
-        let urgent = stream.receive.news() == crate::stream::receive::News::Urgent;
         if terminal && stream.stop_sent {
             // The peer may not have heard the terminal state: it is stated again.
             stream.stop_sent = false;
         }
-        self.state(id, urgent, now);
+        if !self.raise_if_due(id, now) {
+            self.state_news(id, now);
+        }
         self.ask_assembly(id);
         self.settle_assembly(id, now);
         Ok(())
@@ -265,6 +268,16 @@ impl Session {
         stream.send.handle_offsets(offsets, &mut self.settled)?;
         let after = stream.send.in_flight();
         self.landed(before - after, now);
+        self.settle(id);
+        self.schedule(id);
+        Ok(())
+    }
+
+    fn handle_latest(&mut self, id: StreamId, count: u64, delivered: u64) -> Result<(), Violation> {
+        self.reach(id)?;
+        self.hear(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        stream.send.handle_latest(count, delivered, &mut self.settled)?;
         self.settle(id);
         self.schedule(id);
         Ok(())

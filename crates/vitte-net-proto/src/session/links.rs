@@ -361,6 +361,7 @@ impl Session {
             if let Some(state) = self.streams.get_mut(&stream) {
                 state.send.rewind();
                 state.stop_sent = false;
+                state.receive.restate();
                 state.open_sent = !state.local || state.open_heard;
             }
             self.state(stream, true, now);

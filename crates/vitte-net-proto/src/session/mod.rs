@@ -33,13 +33,13 @@ use core::time::Duration;
 use crate::config::Config;
 use crate::dial::keeps_own;
 use crate::error::{CloseCode, StreamCode};
-use crate::frame::{Frame, StreamKind};
+use crate::frame::Frame;
 use crate::hello::Limits;
 use crate::id::{LinkId, PeerId, StreamId};
 use crate::schedule::Schedule;
 use crate::stream::receive::ReceiveHalf;
 use crate::stream::send::{SendHalf, Settled};
-use crate::stream::{Counters, OpenInfo, Outcome, Stream};
+use crate::stream::{Content, Counters, OpenInfo, Outcome, Stream};
 use crate::time::Moment;
 
 pub use links::LinkKind;
@@ -357,7 +357,7 @@ impl Session {
     }
 
     fn new_stream(&self, local: bool, info: Option<OpenInfo>) -> Stream {
-        let messages = info.as_ref().is_none_or(|info| info.kind != StreamKind::Bytes);
+        let content = Content::of(info.as_ref());
         Stream {
             local,
             accepted: local,
@@ -365,8 +365,8 @@ impl Session {
             open_sent: !local,
             open_heard: !local,
             accept_heard: !local,
-            send: SendHalf::new(messages, self.remote_limits.stream_window, self.config.replay_max),
-            receive: ReceiveHalf::new(messages, self.config.max_message, self.config.stream_window),
+            send: SendHalf::new(content, self.remote_limits.stream_window, self.config.replay_max),
+            receive: ReceiveHalf::new(content, self.config.max_message, self.config.stream_window),
             info,
             scheduled: false,
             stating: false,

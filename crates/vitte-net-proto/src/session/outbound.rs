@@ -117,6 +117,12 @@ impl Session {
         if !stream.accepted && stream.receive.open() {
             return;
         }
+        let stop_due = stream.receive.terminal().is_some() && !stream.stop_sent && !stream.receive.over();
+        // STOP may overtake what the last link still carries: it never goes without the count behind it.
+        if let Some(consumed) = stream.receive.take_consumed(stop_due) {
+            let (count, delivered) = (consumed.count, consumed.delivered);
+            Frame::Latest { stream: id, count, delivered }.put(out);
+        }
         // Also a stream that was accepted and stopped at once was accepted.
         if stream.receive.news() != News::None || stream.accept_due {
             Frame::Offsets { stream: id, offsets: stream.receive.offsets() }.put(out);
@@ -124,8 +130,7 @@ impl Session {
             stream.accept_due = false;
         }
         if let Some((terminal, taken)) = stream.receive.terminal()
-            && !stream.stop_sent
-            && !stream.receive.over()
+            && stop_due
         {
             Frame::Stop { stream: id, code: terminal.code, taken, reason: &terminal.reason }.put(out);
             stream.stop_sent = true;

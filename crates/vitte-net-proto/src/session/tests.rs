@@ -12,8 +12,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{Lane, Priority};
+use crate::frame::StreamKind;
+use crate::id::{DeliveryClass, Lane, Priority};
 use crate::stream::receive::Taken;
+
+mod latest;
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -241,6 +244,7 @@ pub(super) fn channel(name: &str) -> OpenInfo {
     OpenInfo {
         kind: StreamKind::Channel,
         priority: Priority::Normal,
+        class: DeliveryClass::Reliable,
         deadline: None,
         schema_out: 1,
         schema_in: 2,
@@ -622,7 +626,7 @@ fn who_waits_for_a_stream_learns_that_none_will_come() {
 /// What a random run may do next.
 #[derive(Clone, Debug)]
 enum Step {
-    Open { side: bool, priority: u8 },
+    Open { side: bool, priority: u8, class: u8 },
     Send { side: bool, stream: usize, len: usize, lifetime_ms: Option<u64> },
     Transmit { room: usize },
     Deliver { most: usize, pick: usize },
@@ -638,7 +642,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![8 => 0..200_usize, 2 => 0..20_000_usize, 1 => 60_000..300_000_usize];
     prop_oneof![
-        2 => (any::<bool>(), 0..3_u8).prop_map(|(side, priority)| Step::Open { side, priority }),
+        2 => (any::<bool>(), 0..3_u8, 0..2_u8)
+            .prop_map(|(side, priority, class)| Step::Open { side, priority, class }),
         10 => (any::<bool>(), 0..8_usize, len, prop::option::weighted(0.2, 0..50_u64))
             .prop_map(|(side, stream, len, lifetime_ms)| Step::Send { side, stream, len, lifetime_ms }),
         10 => (4200..16_385_usize).prop_map(|room| Step::Transmit { room }),
@@ -672,8 +677,10 @@ fn run(steps: Vec<Step>) {
             (!known.is_empty()).then(|| known[stream % known.len()])
         };
         match step {
-            Step::Open { side, priority } => {
-                let info = OpenInfo { priority: Priority::ALL[usize::from(priority)], ..channel("random") };
+            Step::Open { side, priority, class } => {
+                let priority = Priority::ALL[usize::from(priority)];
+                let class = DeliveryClass::ALL[usize::from(class)];
+                let info = OpenInfo { priority, class, ..channel("random") };
                 let stream = open(&mut pair, side.into(), info);
                 own[usize::from(side)].push(stream);
             }
@@ -738,6 +745,10 @@ fn check_side(pair: &Pair, side: usize, sent: &BTreeMap<u64, StreamId>) {
         match outcomes[number] {
             Outcome::Delivered => expected.entry(*stream).or_default().push(*number),
             Outcome::Refused(_) | Outcome::Expired => {}
+            Outcome::Superseded => {
+                let class = pair.sides[side].session.streams[stream].info.as_ref().map(|info| info.class);
+                assert_eq!(class, Some(DeliveryClass::Latest));
+            }
             Outcome::Unknown => panic!("the session lived"),
         }
     }

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use crate::error::StreamCode;
 use crate::frame::{Open, StreamKind};
-use crate::id::Priority;
+use crate::id::{DeliveryClass, Priority};
 use crate::time::Moment;
 
 /// How a message ended. Every message ends in exactly one of these.
@@ -21,12 +21,15 @@ pub enum Outcome {
     Refused(StreamCode),
     /// Its deadline passed before it was transmitted. The peer never saw any of it.
     Expired,
+    /// A newer one took its place, here or at the peer (channels of class latest only). The peer's application
+    /// never saw it.
+    Superseded,
     /// It was transmitted, and the session was lost before the peer said what became of it.
     Unknown,
 }
 
 /// What became of the messages that were offered to a stream. At every moment
-/// `offered = delivered + refused + expired + unknown + in_flight`.
+/// `offered = delivered + refused + expired + superseded + unknown + in_flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages that the application tried to send.
@@ -37,6 +40,8 @@ pub struct Counters {
     pub refused: u64,
     /// [`Outcome::Expired`].
     pub expired: u64,
+    /// [`Outcome::Superseded`].
+    pub superseded: u64,
     /// [`Outcome::Unknown`].
     pub unknown: u64,
     /// Accepted, and not ended yet.
@@ -50,6 +55,7 @@ impl Counters {
             Outcome::Delivered => self.delivered += 1,
             Outcome::Refused(_) => self.refused += 1,
             Outcome::Expired => self.expired += 1,
+            Outcome::Superseded => self.superseded += 1,
             Outcome::Unknown => self.unknown += 1,
         }
     }
@@ -57,7 +63,8 @@ impl Counters {
     /// Whether the sum holds.
     #[must_use]
     pub const fn balanced(&self) -> bool {
-        self.offered == self.delivered + self.refused + self.expired + self.unknown + self.in_flight
+        let ended = self.delivered + self.refused + self.expired + self.superseded + self.unknown;
+        self.offered == ended + self.in_flight
     }
 }
 
@@ -67,6 +74,7 @@ impl AddAssign for Counters {
         self.delivered += other.delivered;
         self.refused += other.refused;
         self.expired += other.expired;
+        self.superseded += other.superseded;
         self.unknown += other.unknown;
         self.in_flight += other.in_flight;
     }
@@ -77,8 +85,10 @@ impl AddAssign for Counters {
 pub struct OpenInfo {
     /// What it is for.
     pub kind: StreamKind,
-    /// Its class.
+    /// Its class among those that wait to be transmitted.
     pub priority: Priority,
+    /// What becomes of its messages; other than reliable only on a channel.
+    pub class: DeliveryClass,
     /// When it must be done, on the clock of this side.
     pub deadline: Option<Moment>,
     /// Fingerprint of what the opener sends; zero where there is no schema.
@@ -94,6 +104,7 @@ impl OpenInfo {
         Self {
             kind: open.kind,
             priority: open.priority,
+            class: open.class,
             deadline: open.deadline_micros.map(|micros| now + Duration::from_micros(micros)),
             schema_out: open.schema_out,
             schema_in: open.schema_in,
@@ -105,12 +116,35 @@ impl OpenInfo {
         Open {
             kind: self.kind,
             priority: self.priority,
+            class: self.class,
             deadline_micros: self
                 .deadline
                 .map(|at| u64::try_from(at.since(now).as_micros()).unwrap_or(u64::MAX)),
             schema_out: self.schema_out,
             schema_in: self.schema_in,
             name: &self.name,
+        }
+    }
+}
+
+/// What the directions of a stream carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Bytes without boundaries.
+    Bytes,
+    /// Messages of which each counts.
+    Messages,
+    /// Messages of which the newest counts.
+    Latest,
+}
+
+impl Content {
+    /// What a stream carries whose OPEN trails behind is taken for messages until it is known.
+    pub(crate) fn of(info: Option<&OpenInfo>) -> Self {
+        match info.map(|info| (info.kind, info.class)) {
+            Some((StreamKind::Bytes, _)) => Self::Bytes,
+            Some((StreamKind::Channel, DeliveryClass::Latest)) => Self::Latest,
+            Some((StreamKind::Channel | StreamKind::Call, _)) | None => Self::Messages,
         }
     }
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::codec::read_varint;
 use crate::error::{CloseCode, StreamCode, Violation};
 use crate::frame::Offsets;
+use crate::stream::Content;
 
 /// Runs of bytes that may wait for earlier ones, those that touch counted as one.
 const GAPS_MAX: usize = 16;
@@ -41,7 +42,7 @@ pub enum Taken {
 
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf {
-    messages: bool,
+    content: Content,
     max_message: usize,
     received: u64,
     taken: u64,
@@ -58,6 +59,10 @@ pub(crate) struct ReceiveHalf {
     /// Runs of bytes behind a gap, by their offset. No two of them touch: those that do are one.
     gaps: BTreeMap<u64, VecDeque<u8>>,
     inbox: VecDeque<(Bytes, u64)>,
+    /// Behind the newest message that was complete.
+    completed: u64,
+    /// What became of the messages of a direction of class latest.
+    consumed: Consumed,
     /// Behind the last message that was granted room of the session's budget.
     granted_to: u64,
     /// The incomplete message at the front of `buf`.
@@ -69,6 +74,16 @@ pub(crate) struct ReceiveHalf {
     retired: bool,
     /// The peer gave up.
     reset: Option<(StreamCode, String)>,
+}
+
+/// What became of the messages of a direction of class latest: all were taken or skipped, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Consumed {
+    pub(crate) count: u64,
+    /// Bit i: the one i before the last was taken.
+    pub(crate) delivered: u64,
+    /// The count that the peer was told on this link.
+    told: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +110,9 @@ pub(crate) struct Progress {
 }
 
 impl ReceiveHalf {
-    pub(crate) fn new(messages: bool, max_message: usize, window: u64) -> Self {
+    pub(crate) fn new(content: Content, max_message: usize, window: u64) -> Self {
         Self {
-            messages,
+            content,
             max_message,
             received: 0,
             taken: 0,
@@ -109,6 +124,8 @@ impl ReceiveHalf {
             buf: BytesMut::new(),
             gaps: BTreeMap::new(),
             inbox: VecDeque::new(),
+            completed: 0,
+            consumed: Consumed::default(),
             granted_to: 0,
             assembling: None,
             end: None,
@@ -119,10 +136,14 @@ impl ReceiveHalf {
         }
     }
 
-    /// Messages or bytes: known when the peer's OPEN arrives. What came before it is cut now.
-    pub(crate) fn set_messages(&mut self, messages: bool) -> Result<Progress, Violation> {
-        self.messages = messages;
+    /// Known when the peer's OPEN arrives. What came before it is cut now.
+    pub(crate) fn set_content(&mut self, content: Content) -> Result<Progress, Violation> {
+        self.content = content;
         self.cut()
+    }
+
+    fn messages(&self) -> bool {
+        self.content != Content::Bytes
     }
 
     pub(crate) fn offsets(&self) -> Offsets {
@@ -249,7 +270,7 @@ impl ReceiveHalf {
     /// Cuts whole messages from the front of the contiguous bytes.
     fn cut(&mut self) -> Result<Progress, Violation> {
         let mut progress = Progress::default();
-        if !self.messages {
+        if !self.messages() {
             progress.readable = !self.buf.is_empty();
             self.close_if_done()?;
             return Ok(progress);
@@ -260,7 +281,13 @@ impl ReceiveHalf {
                     break;
                 }
                 let message = self.buf.split_to(assembly.len).freeze();
+                if self.content == Content::Latest {
+                    while let Some((_, end)) = self.inbox.pop_front() {
+                        self.consume(end, false);
+                    }
+                }
                 self.inbox.push_back((message, assembly.end));
+                self.completed = assembly.end;
                 self.assembling = None;
                 progress.readable = true;
                 continue;
@@ -281,7 +308,8 @@ impl ReceiveHalf {
             };
             let _ = self.buf.split_to(head);
             let end = start + len as u64;
-            let oversized = (end > self.limit).then_some(Oversized::Unasked);
+            let credit = self.limit.max(self.credit_base() + self.window);
+            let oversized = (end > credit).then_some(Oversized::Unasked);
             self.assembling = Some(Assembly { end, len, oversized });
         }
         self.close_if_done()?;
@@ -346,7 +374,7 @@ impl ReceiveHalf {
         if self.end != Some(self.received) || self.terminal.is_some() || self.holds_back() {
             return Ok(());
         }
-        if self.messages && (self.assembling.is_some() || !self.buf.is_empty()) {
+        if self.messages() && (self.assembling.is_some() || !self.buf.is_empty()) {
             return Err(Violation::malformed("a stream that ends inside a message"));
         }
         if self.taken == self.received {
@@ -402,9 +430,9 @@ impl ReceiveHalf {
         if let Some((code, reason)) = &self.reset {
             return Taken::Reset(*code, reason.clone());
         }
-        let payload = if self.messages {
+        let payload = if self.messages() {
             self.inbox.pop_front().map(|(message, end)| {
-                self.taken = end;
+                self.consume(end, true);
                 message
             })
         } else {
@@ -429,18 +457,49 @@ impl ReceiveHalf {
         }
     }
 
+    /// The message that ends at `end` was taken, or skipped for a newer one.
+    fn consume(&mut self, end: u64, taken: bool) {
+        self.taken = end;
+        self.consumed.count += 1;
+        self.consumed.delivered = self.consumed.delivered << 1 | u64::from(taken);
+    }
+
+    /// What the peer of a direction of class latest must hear before these offsets, and again before STOP.
+    pub(crate) fn take_consumed(&mut self, stop: bool) -> Option<Consumed> {
+        let news = self.content == Content::Latest && self.consumed.count > 0;
+        let news = news && (stop || self.consumed.count > self.consumed.told);
+        self.consumed.told = self.consumed.count;
+        news.then_some(self.consumed)
+    }
+
+    /// The link changed: what was told on the old one may be lost.
+    pub(crate) fn restate(&mut self) {
+        self.consumed.told = 0;
+    }
+
+    /// Where the credit runs from: of class latest, what waits untaken does not hold up what is newer.
+    fn credit_base(&self) -> u64 {
+        if self.content == Content::Latest { self.completed } else { self.taken }
+    }
+
+    /// A newer message may have made an older one make room: the credit is to be looked at.
+    pub(crate) fn credit_due(&self) -> bool {
+        self.content == Content::Latest && self.open() && self.limit < self.completed + self.window
+    }
+
     /// Raises the credit behind what was taken. `grow` is how far the window may grow now; the answer is
     /// how much of that was used.
     pub(crate) fn raise_limit(&mut self, window_max: u64, grow: u64) -> u64 {
         let mut used = 0;
-        let keeps_up = self.received - self.taken <= self.window / 2;
-        if keeps_up && (self.pressed || self.taken - self.grown_at >= 4 * self.window) {
+        let base = self.credit_base();
+        let keeps_up = self.received - base <= self.window / 2;
+        if keeps_up && (self.pressed || base - self.grown_at >= 4 * self.window) {
             used = self.window.min(window_max.saturating_sub(self.window)).min(grow);
             self.window += used;
             self.pressed = false;
-            self.grown_at = self.taken;
+            self.grown_at = base;
         }
-        self.limit = self.limit.max(self.taken + self.window);
+        self.limit = self.limit.max(base + self.window);
         used
     }
 
@@ -488,7 +547,7 @@ impl ReceiveHalf {
     }
 
     pub(crate) fn has_messages(&self) -> bool {
-        !self.inbox.is_empty() || (!self.messages && !self.buf.is_empty()) || !self.open()
+        !self.inbox.is_empty() || (!self.messages() && !self.buf.is_empty()) || !self.open()
     }
 }
 

@@ -10,8 +10,11 @@ use bytes::Bytes;
 use crate::codec::varint_len;
 use crate::error::{CloseCode, StreamCode, Violation};
 use crate::frame::Offsets;
-use crate::stream::Outcome;
+use crate::stream::{Content, Outcome};
 use crate::time::Moment;
+
+/// Messages of class latest that were begun and have no outcome. The peer's LATEST frame tells of 64.
+const LATEST_MAX: usize = 32;
 
 /// A message that has no offset yet: nothing of it was transmitted.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ pub(crate) type Settled = (u64, Outcome);
 
 #[derive(Debug)]
 pub(crate) struct SendHalf {
-    messages: bool,
+    content: Content,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
     pieces: VecDeque<Piece>,
@@ -95,15 +98,17 @@ pub(crate) struct SendHalf {
     /// Bytes that are kept until the peer has acknowledged them, before no more are begun.
     replay_max: u64,
     unsettled: VecDeque<Unsettled>,
+    /// Messages of class latest whose outcome the peer has told.
+    told: u64,
     last: End,
     /// The application waits for room.
     pub(crate) wants_room: bool,
 }
 
 impl SendHalf {
-    pub(crate) fn new(messages: bool, limit: u64, replay_max: u64) -> Self {
+    pub(crate) fn new(content: Content, limit: u64, replay_max: u64) -> Self {
         Self {
-            messages,
+            content,
             queue: VecDeque::new(),
             queued_bytes: 0,
             pieces: VecDeque::new(),
@@ -117,14 +122,19 @@ impl SendHalf {
             limit,
             replay_max,
             unsettled: VecDeque::new(),
+            told: 0,
             last: End::Open,
             wants_room: false,
         }
     }
 
-    /// Messages or bytes: known when the peer's OPEN arrives.
-    pub(crate) fn set_messages(&mut self, messages: bool) {
-        self.messages = messages;
+    /// Known when the peer's OPEN arrives.
+    pub(crate) fn set_content(&mut self, content: Content) {
+        self.content = content;
+    }
+
+    fn messages(&self) -> bool {
+        self.content != Content::Bytes
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -149,7 +159,18 @@ impl SendHalf {
         self.last == End::Over
     }
 
-    pub(crate) fn push(&mut self, payload: Bytes, token: u64, deadline: Option<Moment>) {
+    /// Queues a message. Of class latest it takes the place of the one that waits.
+    pub(crate) fn push(
+        &mut self,
+        payload: Bytes,
+        token: u64,
+        deadline: Option<Moment>,
+        settled: &mut Vec<Settled>,
+    ) {
+        if self.content == Content::Latest {
+            settled.extend(self.queue.drain(..).map(|older| (older.token, Outcome::Superseded)));
+            self.queued_bytes = 0;
+        }
         self.queued_bytes += payload.len();
         self.queue.push_back(Queued { payload, token, deadline });
     }
@@ -190,8 +211,9 @@ impl SendHalf {
 
     fn refuse_queue(&mut self, outcome: Outcome, settled: &mut Vec<Settled>) {
         self.queued_bytes = 0;
+        let messages = self.messages();
         let queue = self.queue.drain(..);
-        if self.messages {
+        if messages {
             settled.extend(queue.map(|message| (message.token, outcome)));
         }
     }
@@ -221,8 +243,14 @@ impl SendHalf {
     }
 
     fn has_bytes(&self) -> bool {
-        let more = !self.queue.is_empty() && self.end - self.base < self.replay_max;
-        (self.next < self.end || more) && self.next < self.limit
+        (self.next < self.end || self.may_begin()) && self.next < self.limit
+    }
+
+    /// A message waits, and may be begun.
+    fn may_begin(&self) -> bool {
+        let held_back = self.content == Content::Latest && self.unsettled.len() >= LATEST_MAX;
+        // What the peer has not acknowledged stays here: its credit alone is no bound.
+        !self.queue.is_empty() && !held_back && self.end - self.base < self.replay_max
     }
 
     /// The offset that the next DATA frame starts at.
@@ -230,9 +258,9 @@ impl SendHalf {
         self.next
     }
 
-    /// Nothing waits behind the next `len` bytes.
+    /// Nothing can follow the next `len` bytes now.
     pub(crate) fn drained_after(&self, len: usize) -> bool {
-        self.next + len as u64 == self.end && self.queue.is_empty()
+        self.next + len as u64 == self.end && !self.may_begin()
     }
 
     /// How many bytes the next DATA frame can carry, at most `max`. Messages are begun as far as needed;
@@ -243,8 +271,7 @@ impl SendHalf {
         }
         let credit = usize::try_from(self.limit.saturating_sub(self.next)).unwrap_or(usize::MAX);
         let max = max.min(credit);
-        // What the peer has not acknowledged stays here: its credit alone is no bound.
-        while self.end - self.next < max as u64 && self.end - self.base < self.replay_max {
+        while self.end - self.next < max as u64 && self.may_begin() {
             let Some(message) = self.queue.pop_front() else { break };
             self.queued_bytes -= message.payload.len();
             if message.deadline.is_some_and(|at| at <= now) {
@@ -258,7 +285,7 @@ impl SendHalf {
 
     fn begin(&mut self, message: Queued) {
         let mut piece = Piece { head: [0; 8], head_len: 0, body: message.payload };
-        if self.messages {
+        if self.messages() {
             let len = piece.body.len() as u64;
             let head_len = varint_len(len);
             let tag = [0x00, 0x40, 0x80, 0xc0][head_len.trailing_zeros() as usize];
@@ -267,7 +294,7 @@ impl SendHalf {
             piece.head_len = head_len.to_le_bytes()[0];
         }
         self.end += piece.len();
-        if self.messages {
+        if self.messages() {
             self.unsettled.push_back(Unsettled { end: self.end, token: message.token });
         }
         self.pieces.push_back(piece);
@@ -339,7 +366,9 @@ impl SendHalf {
             ));
         }
         self.limit = self.limit.max(offsets.limit);
-        self.settle_taken(offsets.taken, settled);
+        if self.content != Content::Latest {
+            self.settle_taken(offsets.taken, settled);
+        }
         if offsets.received <= self.base || matches!(self.last, End::Reset { .. } | End::Over) {
             return Ok(());
         }
@@ -369,6 +398,35 @@ impl SendHalf {
         }
     }
 
+    /// Takes what the peer has consumed of a direction of class latest. It is absolute: what is old changes
+    /// nothing.
+    pub(crate) fn handle_latest(
+        &mut self,
+        count: u64,
+        delivered: u64,
+        settled: &mut Vec<Settled>,
+    ) -> Result<(), Violation> {
+        if self.content != Content::Latest {
+            return Err(Violation::malformed("a LATEST frame for a stream of another class"));
+        }
+        if count <= self.told || self.over() {
+            return Ok(());
+        }
+        let fresh = usize::try_from(count - self.told).unwrap_or(usize::MAX);
+        if self.unsettled.get(fresh - 1).is_none_or(|message| message.end > self.sent) {
+            return Err(Violation::new(
+                CloseCode::FLOW_CONTROL,
+                "an outcome of messages that were never sent",
+            ));
+        }
+        self.told = count;
+        settled.extend(self.unsettled.drain(..fresh).zip((0..fresh).rev()).map(|(message, ago)| {
+            let outcome = if delivered >> ago & 1 == 1 { Outcome::Delivered } else { Outcome::Superseded };
+            (message.token, outcome)
+        }));
+        Ok(())
+    }
+
     /// Takes the peer's terminal state: what it took is delivered, the rest refused.
     pub(crate) fn handle_stop(
         &mut self,
@@ -382,7 +440,9 @@ impl SendHalf {
                 "a terminal state of bytes that were never sent",
             ));
         }
-        self.settle_taken(taken, settled);
+        if self.content != Content::Latest {
+            self.settle_taken(taken, settled);
+        }
         settled.extend(self.unsettled.drain(..).map(|message| (message.token, Outcome::Refused(code))));
         self.refuse_queue(Outcome::Refused(code), settled);
         self.drop_bytes();

@@ -106,6 +106,12 @@ pub enum OpenError {
         /// What the peer said of its side. From the peer: escape it before it reaches a terminal.
         theirs: String,
     },
+    /// The peer accepts the name with another delivery class.
+    #[error("the delivery classes differ: {theirs}")]
+    WrongClass {
+        /// What the peer said of its side. From the peer: escape it before it reaches a terminal.
+        theirs: String,
+    },
     /// As many channels as the peer allows wait to be accepted. Try again later.
     #[error("the peer is busy")]
     Busy,
@@ -140,6 +146,7 @@ impl OpenError {
         match code {
             StreamCode::NO_SUCH_NAME | StreamCode::WRONG_KIND => Self::NoSuchName,
             StreamCode::SCHEMA_MISMATCH => Self::SchemaMismatch { theirs: reason },
+            StreamCode::WRONG_CLASS => Self::WrongClass { theirs: reason },
             StreamCode::BUSY => Self::Busy,
             StreamCode::SHUTDOWN => Self::Lost,
             _ => Self::Refused { code, reason },

@@ -66,6 +66,10 @@ impl RawSender {
     /// Queues a message, as soon as the queue has room ([`Config::send_queue`](crate::Config::send_queue)).
     /// It never drops one.
     ///
+    /// On a channel of class [`Latest`](crate::DeliveryClass::Latest) it never waits for room: it takes the place of
+    /// the message that waits to be transmitted, whose receipt says
+    /// [`Superseded`](crate::Undelivered::Superseded).
+    ///
     /// # Errors
     /// See [`SendError`]; nothing of the message was sent.
     ///
@@ -168,7 +172,7 @@ pub struct RawReceiver {
 
 impl RawReceiver {
     /// Waits for the next message; `None` when the peer has finished. Taking a message is what makes it
-    /// delivered.
+    /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived.
     ///
     /// # Errors
     /// See [`ReceiveError`].

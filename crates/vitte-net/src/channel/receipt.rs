@@ -31,6 +31,9 @@ pub enum Undelivered {
     /// Its deadline passed before anything of it was transmitted.
     #[error("the deadline passed before it was transmitted")]
     Expired,
+    /// A newer one took its place: the channel is of class latest, and the peer's application never saw this one.
+    #[error("superseded by a newer value")]
+    Superseded,
     /// The session was lost after it was transmitted: the peer may have taken it, or not.
     #[error("unknown: the session was lost on the way")]
     Unknown,
@@ -50,6 +53,7 @@ impl Future for Receipt {
             Outcome::Delivered => Ok(()),
             Outcome::Refused(code) => Err(Undelivered::Refused(code)),
             Outcome::Expired => Err(Undelivered::Expired),
+            Outcome::Superseded => Err(Undelivered::Superseded),
             Outcome::Unknown => Err(Undelivered::Unknown),
         })
     }

@@ -73,7 +73,8 @@ pub struct Sender<T> {
 }
 
 impl<T: Message> Sender<T> {
-    /// Queues a value, as soon as the queue has room. It never drops one.
+    /// Queues a value, as soon as the queue has room. It never drops one. On a channel of class
+    /// [`Latest`](crate::DeliveryClass::Latest) it takes the place of one that waits: see [`RawSender::send`].
     ///
     /// # Errors
     /// See [`SendError`]; nothing of the value was sent.
@@ -136,7 +137,7 @@ pub struct Receiver<T> {
 
 impl<T: Message> Receiver<T> {
     /// Waits for the next value; `None` when the peer has finished. Taking a value is what makes it
-    /// delivered.
+    /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived.
     ///
     /// # Errors
     /// See [`ReceiveError`].

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{sleep, timeout};
-use vitte_net_proto::{CloseCode, Incarnation, OpenInfo, PeerId, StreamId};
+use vitte_net_proto::{CloseCode, DeliveryClass, Incarnation, OpenInfo, PeerId, StreamId};
 
 use crate::address::Address;
 use crate::call::{CallContext, Handler, Request};
@@ -171,7 +171,7 @@ impl Mesh {
     /// # Errors
     /// The name is taken, or too long.
     pub fn accept<T: Message>(&self, name: &str) -> Result<Incoming<Channel<T>>, ServeError> {
-        self.inner.registry.channels(name, self.inner.config.accept_queue)
+        self.inner.registry.channels(name, DeliveryClass::Reliable, self.inner.config.accept_queue)
     }
 
     /// Accepts channels of this name, on which this side sends `Out` and receives `In`.
@@ -182,7 +182,7 @@ impl Mesh {
         &self,
         name: &str,
     ) -> Result<Incoming<Channel<Out, In>>, ServeError> {
-        self.inner.registry.channels(name, self.inner.config.accept_queue)
+        self.inner.registry.channels(name, DeliveryClass::Reliable, self.inner.config.accept_queue)
     }
 
     /// Accepts channels of this name whose messages are bytes.
@@ -190,7 +190,35 @@ impl Mesh {
     /// # Errors
     /// The name is taken, or too long.
     pub fn accept_raw(&self, name: &str) -> Result<Incoming<RawChannel>, ServeError> {
-        self.inner.registry.raw(name, self.inner.config.accept_queue)
+        self.inner.registry.raw(name, DeliveryClass::Reliable, self.inner.config.accept_queue)
+    }
+
+    /// Accepts channels of this name and type of which only the newest value matters, both ways: what waits
+    /// is superseded by what is newer.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_latest<T: Message>(&self, name: &str) -> Result<Incoming<Channel<T>>, ServeError> {
+        self.accept_latest_duplex(name)
+    }
+
+    /// As [`accept_latest`](Self::accept_latest), with two types: this side sends `Out` and receives `In`.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_latest_duplex<Out: Message, In: Message>(
+        &self,
+        name: &str,
+    ) -> Result<Incoming<Channel<Out, In>>, ServeError> {
+        self.inner.registry.channels(name, DeliveryClass::Latest, self.inner.config.accept_queue)
+    }
+
+    /// As [`accept_latest`](Self::accept_latest), with messages that are bytes.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_latest_raw(&self, name: &str) -> Result<Incoming<RawChannel>, ServeError> {
+        self.inner.registry.raw(name, DeliveryClass::Latest, self.inner.config.accept_queue)
     }
 
     /// Accepts byte streams of this name.

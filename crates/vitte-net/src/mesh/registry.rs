@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use vitte_net_proto::{OpenInfo, StreamCode, StreamId, StreamKind};
+use vitte_net_proto::{DeliveryClass, OpenInfo, StreamCode, StreamId, StreamKind};
 
 use crate::call::Serve;
 use crate::channel::Stream;
@@ -37,6 +37,7 @@ struct Types {
 }
 
 struct Acceptor {
+    class: DeliveryClass,
     types: Types,
     queue: Sender<(Peer, Stream)>,
 }
@@ -78,7 +79,7 @@ impl Registry {
 
     fn accept(
         &self,
-        kind: StreamKind,
+        (kind, class): (StreamKind, DeliveryClass),
         name: &str,
         types: Types,
         most: usize,
@@ -91,7 +92,7 @@ impl Registry {
         }
         let (queue, receiver) = mpsc::channel(most);
         if !names.closed {
-            names.streams.insert(key, Acceptor { types, queue });
+            names.streams.insert(key, Acceptor { class, types, queue });
         }
         Ok(receiver)
     }
@@ -99,6 +100,7 @@ impl Registry {
     pub(super) fn channels<Out: Message, In: Message>(
         &self,
         name: &str,
+        class: DeliveryClass,
         most: usize,
     ) -> Result<Incoming<Channel<Out, In>>, ServeError> {
         let types = Types {
@@ -106,17 +108,22 @@ impl Registry {
             outgoing: Fingerprint::<Out>::VALUE,
             describe: || format!("here it takes {} and sends {}", describe::<In>(), describe::<Out>()),
         };
-        let queue = self.accept(StreamKind::Channel, name, types, most)?;
+        let queue = self.accept((StreamKind::Channel, class), name, types, most)?;
         Ok(Incoming { queue, make: |stream| Channel::new(RawChannel::new(stream)), made: PhantomData })
     }
 
-    pub(super) fn raw(&self, name: &str, most: usize) -> Result<Incoming<RawChannel>, ServeError> {
-        let queue = self.accept(StreamKind::Channel, name, Types::RAW, most)?;
+    pub(super) fn raw(
+        &self,
+        name: &str,
+        class: DeliveryClass,
+        most: usize,
+    ) -> Result<Incoming<RawChannel>, ServeError> {
+        let queue = self.accept((StreamKind::Channel, class), name, Types::RAW, most)?;
         Ok(Incoming { queue, make: RawChannel::new, made: PhantomData })
     }
 
     pub(super) fn bytes(&self, name: &str, most: usize) -> Result<Incoming<PeerStream>, ServeError> {
-        let queue = self.accept(StreamKind::Bytes, name, Types::RAW, most)?;
+        let queue = self.accept((StreamKind::Bytes, DeliveryClass::Reliable), name, Types::RAW, most)?;
         Ok(Incoming { queue, make: PeerStream::new, made: PhantomData })
     }
 
@@ -138,11 +145,14 @@ impl Registry {
         }
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let acceptor = names.streams.get(&(info.kind, info.name.clone()));
-        let found = acceptor.map(|acceptor| (acceptor.types, acceptor.queue.clone()));
+        let found = acceptor.map(|acceptor| (acceptor.class, acceptor.types, acceptor.queue.clone()));
         drop(names);
-        let Some((types, queue)) = found else {
+        let Some((class, types, queue)) = found else {
             return refuse(&stream, StreamCode::NO_SUCH_NAME, "nothing of this name is accepted");
         };
+        if class != info.class {
+            return refuse(&stream, StreamCode::WRONG_CLASS, described(class));
+        }
         if (types.incoming, types.outgoing) != (info.schema_out, info.schema_in) {
             return refuse(&stream, StreamCode::SCHEMA_MISMATCH, &(types.describe)());
         }
@@ -161,6 +171,13 @@ impl Registry {
 
 impl Types {
     const RAW: Self = Self { incoming: 0, outgoing: 0, describe: || String::from("here it carries bytes") };
+}
+
+fn described(class: DeliveryClass) -> &'static str {
+    match class {
+        DeliveryClass::Reliable => "here every message counts",
+        DeliveryClass::Latest => "here only the newest message counts",
+    }
 }
 
 fn check(name: &str) -> Result<(), ServeError> {

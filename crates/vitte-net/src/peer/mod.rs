@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vitte_net_proto::{Counters, OpenInfo, PeerId, Priority, StreamKind};
+use vitte_net_proto::{Counters, DeliveryClass, OpenInfo, PeerId, Priority, StreamKind};
 
 use crate::address::Transport;
 use crate::call::{Call, Request};
@@ -98,6 +98,7 @@ impl Peer {
         let info = OpenInfo {
             kind,
             priority: if kind == StreamKind::Bytes { Priority::Bulk } else { Priority::Normal },
+            class: DeliveryClass::Reliable,
             deadline: None,
             schema_out: 0,
             schema_in: 0,
@@ -140,6 +141,14 @@ impl<Out: Message, In: Message> OpenChannel<Out, In> {
         self
     }
 
+    /// Only the newest value matters, both ways: one that waits is superseded by a newer one, here or at the
+    /// peer, and its receipt says so. The peer must accept the name with
+    /// [`Mesh::accept_latest`](crate::Mesh::accept_latest).
+    pub fn latest(mut self) -> Self {
+        self.opening.info.class = DeliveryClass::Latest;
+        self
+    }
+
     /// Another type for what comes back.
     pub fn receiving<Other: Message>(self) -> OpenChannel<Out, Other> {
         OpenChannel { opening: self.opening, types: std::marker::PhantomData }
@@ -170,6 +179,12 @@ impl OpenRaw {
     /// The class of everything on it, both ways. Default: [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.opening.info.priority = priority;
+        self
+    }
+
+    /// Only the newest message matters, both ways; see [`OpenChannel::latest`].
+    pub fn latest(mut self) -> Self {
+        self.opening.info.class = DeliveryClass::Latest;
         self
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::StreamCode;
 use crate::frame::{Frame, Offsets, Open, StreamKind};
-use crate::id::{Lane, LinkId, PeerId, Priority, StreamId};
+use crate::id::{DeliveryClass, Lane, LinkId, PeerId, Priority, StreamId};
 use crate::session::{Event, LinkKind, Session};
 use crate::stream::receive::Taken;
 use crate::stream::{OpenInfo, Outcome};
@@ -127,6 +127,7 @@ fn call(stream: StreamId) -> Frame<'static> {
     let open = Open {
         kind: StreamKind::Call,
         priority: Priority::Normal,
+        class: DeliveryClass::Reliable,
         deadline_micros: None,
         schema_out: 0,
         schema_in: 0,
@@ -257,6 +258,7 @@ fn credit_alone_does_not_make_this_side_keep_without_end() {
     let info = |priority| OpenInfo {
         kind: StreamKind::Channel,
         priority,
+        class: DeliveryClass::Reliable,
         deadline: None,
         schema_out: 0,
         schema_in: 0,

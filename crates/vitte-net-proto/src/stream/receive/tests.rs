@@ -10,7 +10,7 @@ use super::*;
 const WINDOW: u64 = 4096;
 
 fn half() -> ReceiveHalf {
-    ReceiveHalf::new(false, 1 << 20, WINDOW)
+    ReceiveHalf::new(Content::Bytes, 1 << 20, WINDOW)
 }
 
 /// The byte that every sender has at an offset.
