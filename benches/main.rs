@@ -10,6 +10,7 @@ mod raw;
 mod rounds;
 mod spin;
 mod table;
+mod urgent;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ struct Options {
 enum Command {
     /// Peak memory of both processes while 1 GiB goes to a reader that takes 100 MiB a second
     Memory(memory::Options),
+    /// Urgent calls while bulk flows to the same peer
+    Urgent(urgent::Options),
     /// The far side of a measurement: started by this program
     #[command(hide = true)]
     Child(far::Part),
@@ -106,6 +109,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Memory(options)) => {
             let runtime = Flavour::Multi.build()?;
             runtime.block_on(runtime.spawn(memory::run(options)))?
+        }
+        Some(Command::Urgent(options)) => {
+            let runtime = Flavour::Multi.build()?;
+            runtime.block_on(runtime.spawn(urgent::run(options)))?
         }
         Some(Command::Child(part)) => far::child(&part).map(|()| ExitCode::SUCCESS),
         Some(Command::Sender(sender)) => memory::sender(&sender).map(|()| ExitCode::SUCCESS),

@@ -10,13 +10,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vitte_net::{
-    Blob, CallContext, Channel, Identity, Incoming, Mesh, Peer, PeerStream, Request, Secret, Trust,
+    Blob, CallContext, Channel, Identity, Incoming, Mesh, Peer, PeerStream, Priority, Request, Secret, Trust,
 };
 
 use crate::load::{BLOB, BLOCK, Figure, IN_FLIGHT, Load, MESSAGE, REQUEST, Transport};
 
 const MESSAGES: &str = "messages";
-const BULK: &str = "bulk";
+pub(crate) const BULK: &str = "bulk";
 
 /// Answered as it came.
 #[derive(Debug, Serialize, Deserialize, Schema)]
@@ -175,6 +175,14 @@ impl Near {
         ensure!(stream.read_u64().await? == bytes, "some bytes are missing");
         Ok(start.elapsed())
     }
+}
+
+/// One call of 64 bytes.
+pub(crate) async fn echo(peer: &Peer, priority: Priority) -> anyhow::Result<()> {
+    let payload = Blob::from(vec![7; REQUEST]);
+    let answer = peer.call(Echo(payload.clone())).priority(priority).await?;
+    ensure!(answer == payload, "the echo is another one");
+    Ok(())
 }
 
 /// Sends messages of one size until the other side has taken all of these bytes.
