@@ -1,5 +1,6 @@
 //! `vnet`: the command line of vitte-net. It makes identities and secrets, runs a node, and measures calls.
 
+mod http;
 mod id;
 mod node;
 mod pace;
@@ -47,6 +48,8 @@ enum Command {
     Ping(ping::Options),
     /// Talks over a WebSocket, as a client or (--listen) as a server.
     Ws(ws::Options),
+    /// Asks HTTP servers, downloads, uploads, and serves a folder.
+    Http(http::Options),
 }
 
 impl Command {
@@ -54,7 +57,7 @@ impl Command {
     fn log_level(&self) -> LevelFilter {
         match self {
             Self::Node(_) => LevelFilter::WARN,
-            Self::Id(_) | Self::Secret(_) | Self::Ping(_) | Self::Ws(_) => LevelFilter::ERROR,
+            Self::Id(_) | Self::Secret(_) | Self::Ping(_) | Self::Ws(_) | Self::Http(_) => LevelFilter::ERROR,
         }
     }
 }
@@ -77,6 +80,7 @@ async fn main() -> ExitCode {
         Command::Node(options) => node::run(options, &output).await,
         Command::Ping(options) => ping::run(options, &output).await,
         Command::Ws(options) => ws::run(options, &output).await,
+        Command::Http(options) => http::run(options, &output).await,
     };
     match ended {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 //! forget it.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -20,6 +20,17 @@ impl Output {
     /// Results are for programs.
     pub(crate) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Writes bytes from elsewhere to stdout as they are; on a terminal, escaped, so that they only show.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        if stdout.is_terminal() {
+            Escaping(&mut stdout).write_all(bytes)?
+        } else {
+            stdout.write_all(bytes)?
+        }
+        stdout.flush()
     }
 
     /// Writes a result to stdout: `lines` for people, `record` as one line of JSON for programs.
@@ -43,6 +54,16 @@ impl Output {
 /// Writes a line to stderr. If that fails there is nobody left to tell.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{}", escape(line));
+}
+
+/// Whether somebody looks at stderr, to whom a moving line says something.
+pub(crate) fn shows_progress() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Writes a line over the last one on stderr, or clears it.
+pub(crate) fn progress(line: &str) {
+    let _ = write!(io::stderr(), "\r\x1b[K{}", escape(line));
 }
 
 /// Characters that do something to a terminal, or to the order in which it shows others: the control

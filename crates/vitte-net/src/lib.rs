@@ -12,6 +12,7 @@
 //! - [`network`]: the seam. Everything asked of the operating system, and its simulated twin's place.
 //! - [`tcp`], [`udp`]: plain sockets. [`tls`]: its client and server over any stream.
 //! - [`address`], [`identity`], [`ws`]: where a node is, who it is, how it proves that.
+//! - [`http`]: client, server and download, HTTP/1.1 and HTTP/2.
 //! - [`transport`]: links, which carry frames and do not know what is in them.
 //! - [`vitte_net_proto`]: the session, as a value without IO.
 //! - [`channel`], [`call`]: what an application says on a session.
@@ -35,6 +36,8 @@ pub mod channel;
 pub mod config;
 #[cfg(feature = "mesh")]
 pub mod discovery;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "mesh")]
 pub mod identity;
 #[cfg(feature = "mesh")]

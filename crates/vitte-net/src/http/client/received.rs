@@ -1,0 +1,235 @@
+//! Bodies that come in: complete or an error, within their time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Version, header, response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use super::pool::Lease;
+use crate::http::alarm::Alarm;
+use crate::http::body::Body;
+use crate::http::error::{HttpError, HttpErrorKind, Stage};
+
+/// How long one waits for the other side.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Patience {
+    /// For the head, after the last sign of life.
+    pub(in crate::http) head: Duration,
+    /// For the next piece of a body.
+    pub(in crate::http) idle: Duration,
+    /// For all of it: when it must be over, and how long that was at first.
+    pub(in crate::http) total: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    /// The outcome of `exchange`, which may take as long as `progress` is made and the total allows.
+    pub(super) async fn during<F: Future>(
+        &self,
+        progress: &AtomicU64,
+        exchange: F,
+    ) -> Result<F::Output, HttpError> {
+        tokio::pin!(exchange);
+        loop {
+            let before = progress.load(Ordering::Relaxed);
+            let (until, after) = self.until(self.head);
+            match timeout_at(until, &mut exchange).await {
+                Ok(output) => return Ok(output),
+                Err(_) if progress.load(Ordering::Relaxed) != before && !self.is_over() => {}
+                Err(_) => {
+                    let kind = HttpErrorKind::TimedOut { what: "the answer", after };
+                    return Err(HttpError::new(Stage::Exchange, kind));
+                }
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.total.is_some_and(|(deadline, _)| Instant::now() >= deadline)
+    }
+
+    /// When `wait` from now, or all the time, is over; and which of both it was.
+    fn until(&self, wait: Duration) -> (Instant, Duration) {
+        let until = Instant::now() + wait;
+        match self.total {
+            Some((deadline, total)) if deadline < until => (deadline, total),
+            _ => (until, wait),
+        }
+    }
+}
+
+/// The body of a message that hyper receives.
+#[derive(Debug)]
+pub(in crate::http) struct Received {
+    incoming: Incoming,
+    /// HTTP/2 can end a stream without its end.
+    h2: bool,
+    /// What `Content-Length` still promises.
+    left: Option<u64>,
+    patience: Option<Patience>,
+    alarm: Alarm,
+    lease: Option<Lease>,
+    over: bool,
+}
+
+impl Received {
+    pub(super) fn response(
+        incoming: Incoming,
+        head: &response::Parts,
+        method: &Method,
+        patience: &Patience,
+        lease: Option<Lease>,
+    ) -> Self {
+        let no_body = *method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+        let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| !no_body);
+        let left = length.and_then(|length| length.to_str().ok()).and_then(|text| text.parse().ok());
+        let mut body = Self {
+            h2: head.version == Version::HTTP_2,
+            left,
+            patience: Some(*patience),
+            alarm: Alarm::default(),
+            lease,
+            over: false,
+            incoming,
+        };
+        if no_body || (body.incoming.is_end_stream() && body.left.is_none_or(|left| left == 0)) {
+            body.finish();
+        }
+        body
+    }
+
+    /// The body of a request: the guard keeps its time, or HTTP/2 does.
+    pub(in crate::http) fn request(incoming: Incoming, version: Version, idle: Duration) -> Self {
+        let h2 = version == Version::HTTP_2;
+        let patience = h2.then_some(Patience { head: idle, idle, total: None });
+        Self { incoming, h2, left: None, patience, alarm: Alarm::default(), lease: None, over: false }
+    }
+
+    fn finish(&mut self) {
+        self.over = true;
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+        }
+    }
+
+    /// Nothing more comes: was it all?
+    fn end(&mut self) -> Result<(), HttpError> {
+        // hyper takes a reset without an error for an end; a stream that ended says so.
+        let torn = self.h2 && !self.incoming.is_end_stream();
+        if torn || self.left.is_some_and(|left| left > 0) {
+            return Err(HttpError::new(Stage::Body, HttpErrorKind::CutOff));
+        }
+        self.finish();
+        Ok(())
+    }
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        let outcome = match (polled, &this.patience) {
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(patience)) => {
+                let idle = this.alarm.since() + patience.idle;
+                let (deadline, after) = match patience.total {
+                    Some((total, after)) if total < idle => (total, after),
+                    _ => (idle, patience.idle),
+                };
+                ready!(this.alarm.poll(cx, deadline));
+                Err(HttpError::new(Stage::Body, HttpErrorKind::TimedOut { what: "the next piece", after }))
+            }
+            (Poll::Ready(Some(Ok(frame))), patience) => {
+                this.alarm.calm();
+                // A peer that always has a little more comes to its end, too.
+                let late = patience.and_then(|patience| patience.total.filter(|_| patience.is_over()));
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match (late, &mut this.left) {
+                    (Some((_, after)), _) => {
+                        let kind = HttpErrorKind::TimedOut { what: "the whole body", after };
+                        Err(HttpError::new(Stage::Body, kind))
+                    }
+                    (None, Some(left)) if *left < len => {
+                        Err(HttpError::rules(Stage::Body, "more bytes than Content-Length says"))
+                    }
+                    (None, left) => {
+                        if let Some(left) = left {
+                            *left -= len;
+                        }
+                        Ok(frame)
+                    }
+                }
+            }
+            (Poll::Ready(Some(Err(error))), _) => Err(HttpError::of_hyper(Stage::Body, &error)),
+            (Poll::Ready(None), _) => match this.end() {
+                Ok(()) => return Poll::Ready(None),
+                Err(error) => Err(error),
+            },
+        };
+        if outcome.is_err() {
+            // The connection is good for nothing.
+            (this.over, this.lease) = (true, None);
+        }
+        Poll::Ready(Some(outcome))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (self.over, self.left) {
+            (true, _) => SizeHint::with_exact(0),
+            (false, Some(left)) => SizeHint::with_exact(left),
+            (false, None) => self.incoming.size_hint(),
+        }
+    }
+}
+
+/// A body whose progress is seen.
+pub(super) fn watch(body: Body, progress: Arc<AtomicU64>) -> Body {
+    Body::boxed(Watched { body, progress })
+}
+
+struct Watched {
+    body: Body,
+    progress: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.progress.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,369 @@
+//! Heads of HTTP/1 messages, byte by byte: what has one meaning for everybody is let through, the rest has a
+//! name and a status.
+
+use super::{Fault, Framing};
+
+/// Bytes of a request target, at most: 8 KiB. Longer ones are answered 414.
+const TARGET_MAX: usize = 8 * 1024;
+/// Digits of a `Content-Length`, at most: 18, which fit into 63 bits.
+const LENGTH_DIGITS_MAX: usize = 18;
+
+const fn bad(what: &'static str) -> Fault {
+    Fault { status: 400, what }
+}
+
+/// How far the search for the end of a head has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::http) struct Scan {
+    /// Where the line that is being read begins.
+    line: usize,
+    /// Bytes that were looked at.
+    seen: usize,
+}
+
+impl Scan {
+    pub(in crate::http) fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// The length of the section (a head or trailers) at the front of `bytes`, its empty line included, once
+    /// it is all there.
+    ///
+    /// # Errors
+    /// A line ends in a way that has two meanings, as soon as that is seen: nobody waits for the rest.
+    pub(in crate::http) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        while let Some(at) = memchr::memchr(b'\n', &bytes[self.seen..]).map(|found| self.seen + found) {
+            if at == self.line || bytes[at - 1] != b'\r' {
+                return Err(bad("a line that ends in LF without CR"));
+            }
+            let empty = at == self.line + 1;
+            self.line = at + 1;
+            self.seen = self.line;
+            if empty {
+                return Ok(Some(self.line));
+            }
+        }
+        self.seen = bytes.len();
+        // A CR alone may still get its LF; one with something else behind it never will.
+        let rest = &bytes[self.line..];
+        if memchr::memchr(b'\r', rest).is_some_and(|at| at + 1 < rest.len()) {
+            return Err(bad("a CR without LF"));
+        }
+        if memchr::memchr(0, rest).is_some() {
+            return Err(bad("a NUL byte"));
+        }
+        Ok(None)
+    }
+}
+
+/// What a request's head says about the bytes behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct RequestHead {
+    pub(in crate::http) framing: Framing,
+    /// The client asks for another protocol on this connection.
+    pub(in crate::http) upgrade: bool,
+}
+
+/// What a response's head says about the bytes behind it, whatever the request was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct ResponseHead {
+    pub(in crate::http) status: u16,
+    /// None: until the connection ends.
+    pub(in crate::http) framing: Option<Framing>,
+}
+
+/// The fields that decide where a message ends, and for whom it is.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    count: usize,
+    length: Option<&'a [u8]>,
+    coding: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    expect: Option<&'a [u8]>,
+    upgrade: bool,
+    connection_upgrade: bool,
+}
+
+/// Reads the head of a request (RFC 9112, section 3): `head` ends with its empty line.
+///
+/// # Errors
+/// It has no or more than one meaning, or is more than we take.
+pub(in crate::http) fn request(head: &[u8], fields_max: usize) -> Result<RequestHead, Fault> {
+    let (line, rest) = first_line(head)?;
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad("a request line that is not a method, a target and a version"));
+    };
+    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+        return Err(bad("a method that is no token"));
+    }
+    if target.len() > TARGET_MAX {
+        return Err(Fault { status: 414, what: "a target of more than 8 KiB" });
+    }
+    let minor = minor_version(version)?;
+    let fields = fields(rest, fields_max)?;
+    let authority = authority_of(method, target)?;
+    check_host(fields.host, authority, minor)?;
+    if fields.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Fault { status: 417, what: "an expectation that nobody knows" });
+    }
+    let framing = match (fields.coding, fields.length) {
+        (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
+        (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
+        (Some(coding), None) => chunked_alone(coding, 501)?,
+        (None, Some(length)) => Framing::Length(content_length(length)?),
+        (None, None) => Framing::Length(0),
+    };
+    Ok(RequestHead { framing, upgrade: minor == 1 && fields.upgrade && fields.connection_upgrade })
+}
+
+/// Reads the head of a response (RFC 9112, section 4): `head` ends with its empty line.
+///
+/// # Errors
+/// It has no or more than one meaning, or is more than we take.
+pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<ResponseHead, Fault> {
+    let (line, rest) = first_line(head)?;
+    let (version, line) = line.split_at_checked(8).ok_or(bad("no status line"))?;
+    let minor = minor_version(version)?;
+    let (status, reason) = match line {
+        [b' ', a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', reason @ ..] => {
+            let digits = [*a, *b, *c].map(|digit| u16::from(digit - b'0'));
+            (digits[0] * 100 + digits[1] * 10 + digits[2], reason)
+        }
+        _ => return Err(bad("a status that is not three digits from 100 to 599")),
+    };
+    match reason {
+        [] => {}
+        [b' ', reason @ ..] if is_text(reason) => {}
+        _ => return Err(bad("a reason that is no text")),
+    }
+    let fields = fields(rest, fields_max)?;
+    let framing = match (fields.coding, fields.length) {
+        (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
+        (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
+        (Some(coding), None) => Some(chunked_alone(coding, 400)?),
+        (None, Some(length)) => Some(Framing::Length(content_length(length)?)),
+        (None, None) => None,
+    };
+    if status < 200 && framing.is_some() {
+        return Err(bad("an interim response that announces a body"));
+    }
+    Ok(ResponseHead { status, framing })
+}
+
+/// Reads trailers (RFC 9112, section 7.1.2): `section` ends with its empty line.
+///
+/// # Errors
+/// A line is no field, or a field has no place in trailers (RFC 9110, section 6.5.1).
+pub(in crate::http) fn trailers(section: &[u8], fields_max: usize) -> Result<(), Fault> {
+    let fields = fields(section, fields_max)?;
+    if fields.length.is_some() || fields.coding.is_some() || fields.host.is_some() {
+        return Err(bad("a trailer that would change the message"));
+    }
+    Ok(())
+}
+
+/// The line without its CR LF, and what is behind it.
+fn first_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+    let end = memchr::memchr(b'\n', bytes).ok_or(bad("no line"))?;
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(bad("a line that ends in LF without CR"))?;
+    Ok((line, &bytes[end + 1..]))
+}
+
+fn minor_version(version: &[u8]) -> Result<u8, Fault> {
+    match version {
+        b"HTTP/1.1" => Ok(1),
+        b"HTTP/1.0" => Ok(0),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Fault { status: 505, what: "a version that is neither HTTP/1.1 nor HTTP/1.0" })
+        }
+        _ => Err(bad("no version of HTTP")),
+    }
+}
+
+/// All field lines up to the empty line (RFC 9112, section 5).
+fn fields(mut rest: &[u8], fields_max: usize) -> Result<Fields<'_>, Fault> {
+    let mut fields = Fields::default();
+    loop {
+        let (line, behind) = first_line(rest)?;
+        if line.is_empty() {
+            return Ok(fields);
+        }
+        rest = behind;
+        fields.count += 1;
+        if fields.count > fields_max {
+            return Err(Fault { status: 431, what: "too many fields" });
+        }
+        let colon = memchr::memchr(b':', line).ok_or(bad("a field without a colon"))?;
+        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
+        if matches!(name.first(), Some(b' ' | b'\t')) {
+            return Err(bad("a folded line"));
+        }
+        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+            return Err(bad("a field name that is no token"));
+        }
+        if !is_text(value) {
+            return Err(bad("a control character in a field"));
+        }
+        fields.add(name, value)?;
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn add(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let once = |slot: &mut Option<&'a [u8]>, what| match slot.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(bad(what)),
+        };
+        match name.len() {
+            4 if is(b"host") => once(&mut self.host, "more than one Host"),
+            6 if is(b"expect") => once(&mut self.expect, "more than one Expect"),
+            7 if is(b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
+            10 if is(b"connection") => {
+                let upgrade = |option: &[u8]| trim(option).eq_ignore_ascii_case(b"upgrade");
+                self.connection_upgrade |= value.split(|byte| *byte == b',').any(upgrade);
+                Ok(())
+            }
+            14 if is(b"content-length") => once(&mut self.length, "more than one Content-Length"),
+            17 if is(b"transfer-encoding") => once(&mut self.coding, "more than one Transfer-Encoding"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The only transfer coding with one meaning for everybody.
+fn chunked_alone(coding: &[u8], unknown: u16) -> Result<Framing, Fault> {
+    if coding.eq_ignore_ascii_case(b"chunked") {
+        return Ok(Framing::Chunked);
+    }
+    let chunked = |coding: &&[u8]| trim(coding).eq_ignore_ascii_case(b"chunked");
+    let mut codings = coding.split(|byte| *byte == b',');
+    let last = codings.next_back();
+    if last.as_ref().is_some_and(chunked) && !codings.any(|coding| chunked(&coding)) {
+        return Err(Fault { status: unknown, what: "a transfer coding other than chunked" });
+    }
+    Err(bad("a Transfer-Encoding that is not chunked"))
+}
+
+fn content_length(text: &[u8]) -> Result<u64, Fault> {
+    if text.is_empty() || text.len() > LENGTH_DIGITS_MAX || !text.iter().all(u8::is_ascii_digit) {
+        return Err(bad("a Content-Length that is no number"));
+    }
+    Ok(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// The authority in a request target, where its form has one (RFC 9112, section 3.2).
+fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
+    if target.is_empty() || !target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
+        return Err(bad("a target that is no part of a URL"));
+    }
+    if method == b"CONNECT" {
+        return Err(Fault { status: 405, what: "CONNECT, but this is no proxy" });
+    }
+    if target[0] == b'/' {
+        return Ok(None);
+    }
+    if target == b"*" {
+        return if method == b"OPTIONS" { Ok(None) } else { Err(bad("a target of * without OPTIONS")) };
+    }
+    let start = if starts_with(target, b"http://") {
+        7
+    } else if starts_with(target, b"https://") {
+        8
+    } else {
+        return Err(bad("a target that is neither a path nor a URL of http"));
+    };
+    let rest = &target[start..];
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    Ok(Some(&rest[..end]))
+}
+
+/// Exactly one valid Host in HTTP/1.1, at most one in HTTP/1.0, and the same as in the target (RFC 9112,
+/// section 3.2).
+fn check_host(host: Option<&[u8]>, authority: Option<&[u8]>, minor: u8) -> Result<(), Fault> {
+    if host.is_none() && minor == 1 {
+        return Err(bad("no Host"));
+    }
+    for text in [host, authority].into_iter().flatten() {
+        if !is_authority(text) {
+            return Err(bad("a Host that is no host"));
+        }
+    }
+    match (host, authority) {
+        (Some(host), Some(authority)) if !host.eq_ignore_ascii_case(authority) => {
+            Err(bad("a Host that is not the one of the target"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A host and perhaps a port (RFC 3986, sections 3.2.2 and 3.2.3): not empty, no user, and none of the characters
+/// that the grammar allows and no name has.
+pub(in crate::http) fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = match text {
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&b"v6"[..], &rest[end + 1..])
+        }
+        _ => {
+            let end = memchr::memchr(b':', text).unwrap_or(text.len());
+            text.split_at(end)
+        }
+    };
+    let host_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let port = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            digits.len() <= 5
+                && digits.iter().all(u8::is_ascii_digit)
+                && digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= 65_535
+        }
+        _ => false,
+    };
+    !host.is_empty() && host.iter().all(host_byte) && port
+}
+
+fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// A field value: text, blanks and bytes above ASCII (RFC 9110, section 5.5). Written without an early way
+/// out, so that the compiler looks at many bytes at once.
+fn is_text(value: &[u8]) -> bool {
+    value.iter().fold(true, |fine, byte| fine & ((*byte >= 0x20) & (*byte != 0x7f) | (*byte == b'\t')))
+}
+
+/// A character of a token (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128u8 {
+            table[byte as usize] = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.')
+                || matches!(byte, b'^' | b'_' | b'`' | b'|' | b'~');
+            byte += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(byte)]
+}

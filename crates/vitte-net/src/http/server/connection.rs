@@ -1,0 +1,463 @@
+//! One connection of the server, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use http::{Method, StatusCode, Version, header, request};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::request::host_of;
+use super::settings::Settings;
+use super::{Handler, Reply, Request, told};
+use crate::http::body::Body;
+use crate::http::client::Received;
+use crate::http::error::{HttpError, HttpErrorKind, Stage};
+use crate::http::guard::{Fault, Guard, Line, head};
+use crate::network::BoxStream;
+
+/// The first bytes of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests at one time on one HTTP/2 connection, at most.
+const STREAMS_MAX: u32 = 128;
+/// Bytes on their way on one stream, and on one connection, of HTTP/2: 1 MiB each.
+const WINDOW: u32 = 1 << 20;
+
+/// What requests on one connection have in common.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) settings: Arc<Settings>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: bool,
+}
+
+impl Connection {
+    /// Speaks with a client until it or we have had enough.
+    pub(super) async fn run(mut self, stream: BoxStream, stopped: watch::Receiver<bool>) {
+        let peer = self.peer;
+        let mut stream = stream;
+        let mut h2 = false;
+        if let Some(tls) = self.settings.tls.clone() {
+            match tls.accept(stream).await {
+                Ok(secured) => {
+                    h2 = secured.alpn() == Some(b"h2");
+                    stream = Box::new(secured);
+                    self.tls = true;
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no TLS with a client");
+                    return;
+                }
+            }
+        }
+        let mut early = BytesMut::new();
+        if !self.tls && self.settings.http2 {
+            let sniffed = timeout(self.settings.limits.head_time, sniff(&mut stream, &mut early)).await;
+            let Ok(Ok(is_h2)) = sniffed else { return };
+            h2 = is_h2;
+        }
+        if h2 { self.run_h2(stream, early, stopped).await } else { self.run_h1(stream, early, stopped).await }
+    }
+
+    async fn run_h1(self, stream: BoxStream, early: BytesMut, mut stopped: watch::Receiver<bool>) {
+        let peer = self.peer;
+        let limits = self.settings.limits;
+        let guard = Guard::server(stream, early, limits);
+        let line = guard.line();
+        let service = service_fn(move |request| {
+            let (connection, line) = (self.clone(), Arc::clone(&line));
+            async move { Ok::<_, Infallible>(connection.answer_h1(request, &line).await) }
+        });
+        let connection = http1::Builder::new()
+            .half_close(true)
+            .auto_date_header(false)
+            .max_headers(limits.fields)
+            .max_buf_size(2 * limits.head)
+            // The guard keeps the time.
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(guard), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            () = told(&mut stopped) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            ended = connection.as_mut() => ended,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended");
+        }
+    }
+
+    async fn run_h2(self, stream: BoxStream, early: BytesMut, mut stopped: watch::Receiver<bool>) {
+        let peer = self.peer;
+        let limits = self.settings.limits;
+        let activity = Arc::new(Activity::new());
+        let guard = Guard::raw(stream, early, limits);
+        let service = {
+            let activity = Arc::clone(&activity);
+            service_fn(move |request| {
+                let (connection, activity) = (self.clone(), Arc::clone(&activity));
+                async move { Ok::<_, Infallible>(connection.answer_h2(request, activity).await) }
+            })
+        };
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(guard), service);
+        tokio::pin!(connection);
+        let mut stopping = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = told(&mut stopped), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                ended = connection.as_mut() => break ended,
+                verdict = activity.watch(limits.idle_time, limits.body_time) => match verdict {
+                    Verdict::Idle if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Verdict::Idle | Verdict::Stalled => break Ok(()),
+                },
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended");
+        }
+    }
+
+    async fn answer_h1(
+        &self,
+        mut request: http::Request<Incoming>,
+        line: &Arc<Line>,
+    ) -> http::Response<Body> {
+        let over = Over(Arc::clone(line));
+        if let Some(fault) = line.take_refusal() {
+            return self.finish(refusal(fault), Some(over), &Method::GET);
+        }
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let (head, incoming) = request.into_parts();
+        let method = head.method.clone();
+        let version = head.version;
+        let mut request = self.request(head, incoming);
+        request.upgrade = upgrade.filter(|_| version == Version::HTTP_11);
+        let reply = self.reply(request).await;
+        line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
+        self.finish(reply, Some(over), &method)
+    }
+
+    async fn answer_h2(
+        &self,
+        request: http::Request<Incoming>,
+        activity: Arc<Activity>,
+    ) -> http::Response<Body> {
+        let mut handling = Handling::new(activity);
+        let (head, incoming) = request.into_parts();
+        let method = head.method.clone();
+        let reply = match h2_host(&head) {
+            Ok(()) => self.reply(self.request(head, incoming)).await,
+            Err(fault) => refusal(fault),
+        };
+        let mut response = self.finish(reply, None, &method);
+        response.headers_mut().remove(header::CONNECTION);
+        handling.answered();
+        let body = std::mem::take(response.body_mut());
+        if !body.is_end_stream() {
+            *response.body_mut() = Body::boxed(Ending { body, with: handling });
+        }
+        response
+    }
+
+    fn request(&self, head: request::Parts, incoming: Incoming) -> Request {
+        let received = Received::request(incoming, head.version, self.settings.limits.body_time);
+        let body = if received.is_end_stream() || received.size_hint().exact() == Some(0) {
+            Body::empty()
+        } else {
+            Body::boxed(Bounded { received, left: self.settings.max_body, limit: self.settings.max_body })
+        };
+        Request {
+            head,
+            body,
+            peer: self.peer,
+            local: self.local,
+            tls: self.tls,
+            upgrade: None,
+            params: Vec::new(),
+            rest: 0,
+        }
+    }
+
+    async fn reply(&self, request: Request) -> Reply {
+        let limit = self.settings.max_body;
+        if request.body.length().is_some_and(|length| length > limit) {
+            return Reply::status(StatusCode::PAYLOAD_TOO_LARGE).closing();
+        }
+        if !self.settings.hosts.is_empty() {
+            let host = request.host().map(str::to_ascii_lowercase);
+            if host.is_none_or(|host| !self.settings.hosts.contains(&host)) {
+                return Reply::status(StatusCode::MISDIRECTED_REQUEST);
+            }
+        }
+        match AssertUnwindSafe(self.handler.handle(request)).catch_unwind().await {
+            Ok(reply) => reply,
+            Err(_) => Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing(),
+        }
+    }
+
+    /// The response for hyper. `over` is told when its body is done.
+    fn finish(&self, reply: Reply, over: Option<Over>, method: &Method) -> http::Response<Body> {
+        let mut response = http::Response::new(Body::empty());
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        let fields = response.headers_mut();
+        fields.entry(header::DATE).or_insert_with(|| self.settings.clock.date());
+        // The framing is ours and hyper's.
+        fields.remove(header::TRANSFER_ENCODING);
+        let no_body = reply.status.is_informational() || matches!(reply.status.as_u16(), 204 | 304);
+        let length = reply.body.length();
+        match length.filter(|_| !no_body) {
+            Some(0) if *method == Method::HEAD => {}
+            Some(length) => {
+                fields.insert(header::CONTENT_LENGTH, length.into());
+            }
+            None if *method == Method::HEAD && !no_body => {}
+            None => {
+                fields.remove(header::CONTENT_LENGTH);
+            }
+        }
+        if no_body || *method == Method::HEAD || length == Some(0) {
+            return response;
+        }
+        *response.body_mut() = match over {
+            Some(over) => Body::boxed(Ending { body: reply.body, with: over }),
+            None => reply.body,
+        };
+        response
+    }
+}
+
+/// Whether a client without TLS begins with HTTP/2. What was read is in `early`.
+async fn sniff(stream: &mut BoxStream, early: &mut BytesMut) -> std::io::Result<bool> {
+    early.reserve(4096);
+    while early.len() < PREFACE.len() {
+        if stream.read_buf(early).await? == 0 {
+            return Ok(false);
+        }
+        let len = early.len().min(PREFACE.len());
+        if early[..len] != PREFACE[..len] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What the guard would not let through is answered in plain words, and the connection ends.
+fn refusal(fault: Fault) -> Reply {
+    let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
+    Reply::text(format!("{} {}: {}\n", status.as_u16(), status.canonical_reason().unwrap_or(""), fault.what))
+        .with_status(status)
+        .closing()
+}
+
+/// The rules for hosts in HTTP/2 (RFC 9113, section 8.3.1): there is one, and no second meaning.
+fn h2_host(head: &request::Parts) -> Result<(), Fault> {
+    let bad = |what| Err(Fault { status: 400, what });
+    let named = head.headers.get_all(header::HOST);
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    for host in &named {
+        if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host.as_bytes())) {
+            return bad("a Host that is not the :authority");
+        }
+    }
+    match authority.or_else(|| head.headers.get(header::HOST).map(|host| host.as_bytes())) {
+        Some(host) if head::is_authority(host) && named.iter().count() <= 1 && host_of(head).is_some() => {
+            Ok(())
+        }
+        Some(_) => bad("a host that is no host"),
+        None => bad("no host"),
+    }
+}
+
+/// Tells the guard that an exchange is over, when it is dropped.
+struct Over(Arc<Line>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over();
+    }
+}
+
+/// A body with something that ends with it.
+struct Ending<T> {
+    body: Body,
+    with: T,
+}
+
+/// Somebody who sees a body move.
+trait Seeing {
+    fn seen(&self) {}
+}
+
+impl Seeing for Over {}
+
+impl<T: Seeing + Unpin> http_body::Body for Ending<T> {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        this.with.seen();
+        Pin::new(&mut this.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body of at most `limit` bytes.
+struct Bounded {
+    received: Received,
+    left: u64,
+    limit: u64,
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.received).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(left) = this.left.checked_sub(len) else {
+                let kind = HttpErrorKind::TooLarge { what: "a body", limit: this.limit };
+                return Poll::Ready(Some(Err(HttpError::new(Stage::Body, kind))));
+            };
+            this.left = left;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.received.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.received.size_hint()
+    }
+}
+
+/// What happens on an HTTP/2 connection, whose streams have no time-outs of their own.
+struct Activity {
+    /// Requests that a handler has.
+    handling: AtomicU64,
+    /// Responses whose body is not done.
+    sending: AtomicU64,
+    last: Mutex<Instant>,
+}
+
+enum Verdict {
+    /// Nobody asks for anything.
+    Idle,
+    /// The client takes nothing of what it asked for.
+    Stalled,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { handling: AtomicU64::new(0), sending: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
+    }
+
+    fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Waits until nothing has happened for too long.
+    async fn watch(&self, idle: Duration, stalled: Duration) -> Verdict {
+        loop {
+            let busy = self.handling.load(Ordering::Relaxed) > 0;
+            let sending = self.sending.load(Ordering::Relaxed) > 0;
+            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let (wait, verdict) = if sending { (stalled, Verdict::Stalled) } else { (idle, Verdict::Idle) };
+            if !busy && last.elapsed() >= wait {
+                return verdict;
+            }
+            // While a handler works there is nothing to be late with.
+            let until = if busy { Instant::now() + wait } else { last + wait };
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+/// One request on an HTTP/2 connection.
+struct Handling {
+    activity: Arc<Activity>,
+    answered: bool,
+}
+
+impl Handling {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.handling.fetch_add(1, Ordering::Relaxed);
+        activity.touch();
+        Self { activity, answered: false }
+    }
+
+    fn answered(&mut self) {
+        self.answered = true;
+        self.activity.sending.fetch_add(1, Ordering::Relaxed);
+        self.activity.handling.fetch_sub(1, Ordering::Relaxed);
+        self.activity.touch();
+    }
+}
+
+impl Seeing for Handling {
+    fn seen(&self) {
+        self.activity.touch();
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        let count = if self.answered { &self.activity.sending } else { &self.activity.handling };
+        count.fetch_sub(1, Ordering::Relaxed);
+        self.activity.touch();
+    }
+}

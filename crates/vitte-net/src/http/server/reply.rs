@@ -1,0 +1,120 @@
+//! What a handler answers.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::http::body::Body;
+use crate::http::error::{HttpError, HttpErrorKind};
+
+/// A response of the server.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+impl Reply {
+    /// A reply with this body, 200.
+    #[must_use]
+    pub fn new(body: impl Into<Body>) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    /// A reply of text, 200.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        Self::new(text.into()).header(header::CONTENT_TYPE, plain)
+    }
+
+    /// A reply of a status and its name as text.
+    #[must_use]
+    pub fn status(status: StatusCode) -> Self {
+        let reason = status.canonical_reason().unwrap_or("Unknown");
+        Self::text(format!("{} {reason}\n", status.as_u16())).with_status(status)
+    }
+
+    /// The answer to a request for another protocol: 101, with its name in `Upgrade` (RFC 9110, section 7.8).
+    #[must_use]
+    pub fn upgrade(protocol: &'static str) -> Self {
+        Self::new(Body::empty())
+            .with_status(StatusCode::SWITCHING_PROTOCOLS)
+            .header(header::CONNECTION, HeaderValue::from_static("upgrade"))
+            .header(header::UPGRADE, HeaderValue::from_static(protocol))
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same with a field in place of others of that name.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The fields, to change them.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+
+    /// An answer after which the connection ends.
+    pub(super) fn closing(self) -> Self {
+        self.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+}
+
+/// What a handler may give back.
+pub trait IntoReply {
+    /// The reply.
+    fn into_reply(self) -> Reply;
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Reply {
+        self
+    }
+}
+
+impl IntoReply for String {
+    fn into_reply(self) -> Reply {
+        Reply::text(self)
+    }
+}
+
+impl IntoReply for &'static str {
+    fn into_reply(self) -> Reply {
+        Reply::text(self)
+    }
+}
+
+impl IntoReply for StatusCode {
+    fn into_reply(self) -> Reply {
+        Reply::status(self)
+    }
+}
+
+/// A body that was not complete is the client's fault, and the connection ends.
+impl IntoReply for HttpError {
+    fn into_reply(self) -> Reply {
+        let status = match self.kind() {
+            HttpErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if self.is_timeout() => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Reply::text(format!("{self}\n")).with_status(status).closing()
+    }
+}
+
+impl<T: IntoReply, E: IntoReply> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Reply {
+        match self {
+            Ok(reply) => reply.into_reply(),
+            Err(error) => error.into_reply(),
+        }
+    }
+}

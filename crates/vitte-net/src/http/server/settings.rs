@@ -1,0 +1,191 @@
+//! How a [`Server`] is set up.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+use super::Server;
+use crate::http::guard::Limits;
+use crate::network::{Network, OsNetwork, Target, TcpOptions};
+use crate::tls::ServerTls;
+
+/// What a [`Server`] goes by.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) tls: Option<ServerTls>,
+    pub(super) limits: Limits,
+    pub(super) max_body: u64,
+    pub(super) max_connections: usize,
+    pub(super) hosts: Vec<String>,
+    pub(super) http2: bool,
+    pub(super) clock: Clock,
+}
+
+/// The date in responses, from the network's clock, written once a second.
+#[derive(Debug)]
+pub(super) struct Clock {
+    network: Arc<dyn Network>,
+    written: Mutex<(u64, HeaderValue)>,
+}
+
+impl Clock {
+    pub(super) fn date(&self) -> HeaderValue {
+        let now = self.network.wall_clock();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.0 != second {
+            // A date is text.
+            let text = HeaderValue::try_from(httpdate::fmt_http_date(now));
+            *written = (second, text.unwrap_or(HeaderValue::from_static("")));
+        }
+        written.1.clone()
+    }
+}
+
+/// How a [`Server`] is set up.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServerBuilder {
+    network: Arc<dyn Network>,
+    tcp: TcpOptions,
+    tls: Option<ServerTls>,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    body_timeout: Duration,
+    max_head: usize,
+    max_body: u64,
+    max_connections: usize,
+    hosts: Vec<String>,
+    http2: bool,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            network: Arc::new(OsNetwork),
+            tcp: TcpOptions::default(),
+            tls: None,
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            max_head: 16 * 1024,
+            max_body: 64 << 20,
+            max_connections: 4096,
+            hosts: Vec::new(),
+            http2: true,
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// The network to listen on. Default: [`OsNetwork`].
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Options of the sockets. Default: [`TcpOptions::default`].
+    pub fn tcp_options(mut self, options: TcpOptions) -> Self {
+        self.tcp = options;
+        self
+    }
+
+    /// Serves `https`. The application protocols are chosen by [`http2`](Self::http2). Default: `http`.
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long the head of a request may take from its first byte, and the first head of a connection from
+    /// the connection's beginning. A client that is slower is told 408. Default: 15 seconds.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may wait for its next request. Default: 60 seconds.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a client may let the body of a request stand still, or not take bytes of a response. Default:
+    /// 30 seconds.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+
+    /// Bytes of the head of a request, at most; 8 KiB at least are taken. Longer ones are told 431. Default:
+    /// 16 KiB, and 100 fields.
+    pub fn max_head(mut self, bytes: usize) -> Self {
+        self.max_head = bytes.max(8 * 1024);
+        self
+    }
+
+    /// Bytes of the body of a request, at most. Longer ones are told 413. Default: 64 MiB.
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Connections at one time, at most; at least 1. Others wait to be accepted. Default: 4096.
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.max_connections = most.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// The hosts that this server is, without port. A request for another one is told 421. Default: any.
+    pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.hosts = hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect();
+        self
+    }
+
+    /// Whether HTTP/2 is spoken: in TLS by agreement (ALPN), without TLS by prior knowledge (RFC 9113,
+    /// section 3.3). Default: yes.
+    pub fn http2(mut self, speak: bool) -> Self {
+        self.http2 = speak;
+        self
+    }
+
+    /// Listens at the first address of `at` that can be taken.
+    ///
+    /// # Errors
+    /// What [`Target::resolve`] says, or the last address's error, naming that address.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no listener behind.
+    pub async fn bind(self, at: impl Into<Target>) -> io::Result<Server> {
+        let at = at.into();
+        let mut bound = Err(io::Error::new(io::ErrorKind::NotFound, format!("no address for {at}")));
+        for address in at.resolve(&*self.network).await? {
+            bound = self.network.listen_tcp(address, &self.tcp).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"))
+            });
+            if bound.is_ok() {
+                break;
+            }
+        }
+        let listener = bound?;
+        let address = listener.local_addr()?;
+        let protocols: &[&str] = if self.http2 { &["h2", "http/1.1"] } else { &["http/1.1"] };
+        let settings = Settings {
+            tls: self.tls.map(|tls| tls.with_alpn(protocols.iter().copied())),
+            limits: Limits {
+                head: self.max_head,
+                fields: 100,
+                head_time: self.header_timeout,
+                idle_time: self.idle_timeout,
+                body_time: self.body_timeout,
+            },
+            max_body: self.max_body,
+            max_connections: self.max_connections,
+            hosts: self.hosts,
+            http2: self.http2,
+            clock: Clock { network: self.network, written: Mutex::new((0, HeaderValue::from_static(""))) },
+        };
+        Ok(Server { listener, address, settings: Arc::new(settings) })
+    }
+}
