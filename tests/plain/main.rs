@@ -2,8 +2,11 @@
 //! they are installed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod autobahn;
 mod jsonrpc;
 mod openssl;
 mod programs;
 mod stream;
 mod tls;
+mod ws;
+mod ws_others;

@@ -55,7 +55,7 @@ async fn say_and_close(mut socket: WebSocket) {
     socket.close(CloseCode::NORMAL, "").await.unwrap();
 }
 
-/// A proxy that makes `tunnels` tunnels, if the request has this line.
+/// A proxy that makes one tunnel, if the request has this line.
 async fn proxy(line: &'static str, answer: &'static str) -> (SocketAddr, JoinHandle<String>) {
     let mut listener = TcpServer::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -69,7 +69,7 @@ async fn proxy(line: &'static str, answer: &'static str) -> (SocketAddr, JoinHan
         }
         stream.write_all(answer.as_bytes()).await.unwrap();
         let to = head.split(' ').nth(1).unwrap().to_owned();
-        let mut onward = TcpClient::connect(to).await.unwrap();
+        let Ok(mut onward) = TcpClient::connect(to).await else { return head };
         // How it ends is the affair of those who talk.
         let _ = copy_bidirectional(&mut stream, &mut onward).await;
         head
