@@ -65,6 +65,16 @@ pub enum Fault {
         /// For how long.
         delay_ms: u64,
     },
+    /// Flips bits of datagrams on their way. TCP is not concerned: its checksums, and those of the frames
+    /// below, turn a flipped bit into a lost segment, which is retransmitted.
+    Corrupt {
+        /// One node.
+        a: String,
+        /// The other.
+        b: String,
+        /// Share that arrives changed, `0.0..=1.0`.
+        rate: f64,
+    },
     /// Drops every datagram; TCP lives on.
     BlockUdp {
         /// One node.
@@ -74,6 +84,35 @@ pub enum Fault {
     },
     /// Ends [`BlockUdp`](Self::BlockUdp).
     UnblockUdp {
+        /// One node.
+        a: String,
+        /// The other.
+        b: String,
+    },
+    /// Stalls TCP, connections and requests for new ones alike; datagrams pass.
+    BlockTcp {
+        /// One node.
+        a: String,
+        /// The other.
+        b: String,
+    },
+    /// The same in one direction only: half of every connection is dumb.
+    BlockTcpOneWay {
+        /// Segments of this node stall...
+        from: String,
+        /// ...on their way to this one.
+        to: String,
+    },
+    /// Ends a block of TCP, in both directions.
+    UnblockTcp {
+        /// One node.
+        a: String,
+        /// The other.
+        b: String,
+    },
+    /// Swallows for good whatever the present TCP connections between the two carry, as when a NAT has
+    /// forgotten them; neither side is told. New connections are not concerned.
+    BlackHole {
         /// One node.
         a: String,
         /// The other.
@@ -135,12 +174,16 @@ impl Fault {
             | Self::Loss { a, b, .. }
             | Self::Duplicate { a, b, .. }
             | Self::Reorder { a, b, .. }
+            | Self::Corrupt { a, b, .. }
             | Self::BlockUdp { a, b }
             | Self::UnblockUdp { a, b }
+            | Self::BlockTcp { a, b }
+            | Self::UnblockTcp { a, b }
+            | Self::BlackHole { a, b }
             | Self::Partition { a, b }
             | Self::Heal { a, b }
             | Self::Reset { a, b } => vec![a, b],
-            Self::PartitionOneWay { from, to } => vec![from, to],
+            Self::PartitionOneWay { from, to } | Self::BlockTcpOneWay { from, to } => vec![from, to],
             Self::Crash { node } | Self::Kill { node } | Self::Restart { node } => vec![node],
         }
     }
@@ -186,6 +229,33 @@ impl Scenario {
         serde_json::from_str(text)
     }
 
+    /// The scenario that the environment hands in, instead of one that follows from the seed: `VITTE_SIM_SCENARIO`
+    /// is the list itself, or the path of a file that holds it.
+    ///
+    /// # Panics
+    ///
+    /// The variable is set, and holds neither: a replay with other faults than those asked for would mislead.
+    pub fn from_env() -> Option<Self> {
+        let text = std::env::var("VITTE_SIM_SCENARIO").ok()?;
+        let text = if text.trim_start().starts_with('[') {
+            text
+        } else {
+            match std::fs::read_to_string(&text) {
+                Ok(list) => list,
+                Err(error) => panic!("VITTE_SIM_SCENARIO names the file {text:?}: {error}"),
+            }
+        };
+        match Self::from_json(&text) {
+            Ok(scenario) => Some(scenario),
+            Err(error) => panic!("VITTE_SIM_SCENARIO is no list of faults: {error}"),
+        }
+    }
+
+    /// The list as JSON on one line, for a command line.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The list as JSON, one fault a line.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> =
@@ -195,9 +265,9 @@ impl Scenario {
 
     /// One to ten faults of every kind among `nodes`, all within `span`.
     ///
-    /// Everything heals: each partition, block, loss and crash is undone at the latest at the end of `span`,
-    /// so that whatever is to be delivered can be delivered afterwards. Fewer than two nodes or a `span`
-    /// under 10 ms give no faults.
+    /// Everything heals: each of them is undone at the latest at the end of `span`, and links are then as
+    /// [`LinkSettings::default()`](crate::LinkSettings) says, so that whatever is to be delivered can be
+    /// delivered afterwards. Fewer than two nodes or a `span` under 10 ms give no faults.
     pub fn random(seed: u64, nodes: &[&str], span: Duration) -> Self {
         let mut dice = Dice(generator(seed, &["scenario", "random"]));
         let mut scenario = Self::new();
@@ -253,25 +323,67 @@ impl Scenario {
 
     fn random_fault(&mut self, dice: &mut Dice, a: String, b: String, begin: u64, end: u64) {
         let heal = Fault::Heal { a: a.clone(), b: b.clone() };
-        match dice.below(8) {
-            0 => {
-                let (latency_ms, jitter_ms) = (dice.within(1, 100), dice.within(0, 50));
-                self.push(begin, Fault::Latency { a, b, latency_ms, jitter_ms });
-            }
-            1 => {
-                let rate = f64::from(dice.small(30)) / 100.0;
-                let end_of_loss = Fault::Loss { a: a.clone(), b: b.clone(), rate: 0.0 };
-                self.pair(begin, Fault::Loss { a, b, rate }, end, end_of_loss);
-            }
-            2 => {
+        match dice.below(16) {
+            0 => self.push(begin, Fault::Reset { a, b }),
+            1 => self.push(begin, Fault::BlackHole { a, b }),
+            2 => self.pair(begin, Fault::Partition { a, b }, end, heal),
+            3 => self.pair(begin, Fault::PartitionOneWay { from: a, to: b }, end, heal),
+            4 => {
                 let unblock = Fault::UnblockUdp { a: a.clone(), b: b.clone() };
                 self.pair(begin, Fault::BlockUdp { a, b }, end, unblock);
             }
-            3 => self.pair(begin, Fault::Partition { a, b }, end, heal),
-            4 => self.pair(begin, Fault::PartitionOneWay { from: a, to: b }, end, heal),
-            5 => self.push(begin, Fault::Reset { a, b }),
-            6 => self.pair(begin, Fault::Crash { node: a.clone() }, end, Fault::Restart { node: a }),
-            _ => self.pair(begin, Fault::Kill { node: a.clone() }, end, Fault::Restart { node: a }),
+            5 => {
+                let unblock = Fault::UnblockTcp { a: a.clone(), b: b.clone() };
+                self.pair(begin, Fault::BlockTcp { a, b }, end, unblock);
+            }
+            6 => {
+                let unblock = Fault::UnblockTcp { a: a.clone(), b: b.clone() };
+                self.pair(begin, Fault::BlockTcpOneWay { from: a, to: b }, end, unblock);
+            }
+            7 | 8 => self.pair(begin, Fault::Crash { node: a.clone() }, end, Fault::Restart { node: a }),
+            9 => self.pair(begin, Fault::Kill { node: a.clone() }, end, Fault::Restart { node: a }),
+            _ => self.random_weather(dice, a, b, begin, end),
+        }
+    }
+
+    /// Links that are slow, lossy or noisy, but not cut.
+    fn random_weather(&mut self, dice: &mut Dice, a: String, b: String, begin: u64, end: u64) {
+        let (other_a, other_b) = (a.clone(), b.clone());
+        match dice.below(6) {
+            0 => {
+                let (latency_ms, jitter_ms) = (dice.within(1, 100), dice.within(0, 50));
+                let calm = Fault::Latency { a: other_a, b: other_b, latency_ms: 1, jitter_ms: 0 };
+                self.pair(begin, Fault::Latency { a, b, latency_ms, jitter_ms }, end, calm);
+            }
+            1 => {
+                let bytes_per_second = dice.within(20_000, 2_000_000);
+                let open = Fault::Bandwidth { a: other_a, b: other_b, bytes_per_second: 0 };
+                self.pair(begin, Fault::Bandwidth { a, b, bytes_per_second }, end, open);
+            }
+            2 => {
+                let rate = dice.percent(30);
+                self.pair(
+                    begin,
+                    Fault::Loss { a, b, rate },
+                    end,
+                    Fault::Loss { a: other_a, b: other_b, rate: 0.0 },
+                );
+            }
+            3 => {
+                let rate = dice.percent(30);
+                let end_of_it = Fault::Duplicate { a: other_a, b: other_b, rate: 0.0 };
+                self.pair(begin, Fault::Duplicate { a, b, rate }, end, end_of_it);
+            }
+            4 => {
+                let (rate, delay_ms) = (dice.percent(50), dice.within(1, 50));
+                let end_of_it = Fault::Reorder { a: other_a, b: other_b, rate: 0.0, delay_ms };
+                self.pair(begin, Fault::Reorder { a, b, rate, delay_ms }, end, end_of_it);
+            }
+            _ => {
+                let rate = dice.percent(20);
+                let end_of_it = Fault::Corrupt { a: other_a, b: other_b, rate: 0.0 };
+                self.pair(begin, Fault::Corrupt { a, b, rate }, end, end_of_it);
+            }
         }
     }
 
@@ -302,9 +414,9 @@ impl Dice {
         usize::try_from(self.within(0, count as u64 - 1)).unwrap_or(0)
     }
 
-    /// `1..=high`.
-    fn small(&mut self, high: u8) -> u8 {
-        u8::try_from(self.within(1, u64::from(high))).unwrap_or(high)
+    /// A share of `1..=high` per cent.
+    fn percent(&mut self, high: u8) -> f64 {
+        f64::from(u8::try_from(self.within(1, u64::from(high))).unwrap_or(high)) / 100.0
     }
 }
 

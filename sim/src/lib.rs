@@ -46,6 +46,7 @@
 //! - `tcp`, `udp`: sockets as their users see them; [`limits`] has their numbers.
 //! - `network`: [`SimNetwork`], the seam.
 //! - `crypto`: [`seeded_provider()`].
+//! - [`invariants`]: what must hold in every run, as checks for programs under test.
 //! - `trace`, `report`: the digest, the lines, the end of a run.
 //!
 //! # What is real and what is not
@@ -60,6 +61,7 @@
 mod cluster;
 mod crypto;
 mod fault;
+pub mod invariants;
 mod link;
 mod network;
 mod node;

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
 
 use crate::seed::{generator, unit};
-use crate::trace::Protocol;
+use crate::trace::{Fate, Protocol};
 
 /// How packets travel from one node to another.
 ///
@@ -33,6 +33,8 @@ pub struct LinkSettings {
     pub reorder: f64,
     /// How long a held back datagram waits. Default: 5 ms.
     pub reorder_delay: Duration,
+    /// Share of datagrams that arrive with flipped bits, `0.0..=1.0`. Default: 0.
+    pub corrupt: f64,
 }
 
 impl Default for LinkSettings {
@@ -46,6 +48,7 @@ impl Default for LinkSettings {
             duplicate: 0.0,
             reorder: 0.0,
             reorder_delay: Duration::from_millis(5),
+            corrupt: 0.0,
         }
     }
 }
@@ -55,6 +58,7 @@ impl Default for LinkSettings {
 pub(crate) struct Link {
     pub(crate) settings: LinkSettings,
     pub(crate) udp_blocked: bool,
+    pub(crate) tcp_blocked: bool,
     pub(crate) partitioned: bool,
     free_at: Duration,
     rng: ChaCha20Rng,
@@ -63,7 +67,12 @@ pub(crate) struct Link {
 /// What the link does with a datagram.
 pub(crate) enum Verdict {
     Lost,
-    Arrives { at: Duration, again: Option<Duration> },
+    /// `noise` says which bits arrive flipped, of the first copy.
+    Arrives {
+        at: Duration,
+        again: Option<Duration>,
+        noise: Option<u64>,
+    },
 }
 
 impl Link {
@@ -72,15 +81,20 @@ impl Link {
         Self {
             settings,
             udp_blocked: false,
+            tcp_blocked: false,
             partitioned: false,
             free_at: Duration::ZERO,
             rng: generator(seed, &["link", from, to]),
         }
     }
 
-    /// Whether packets of this protocol get through at all.
-    pub(crate) fn is_open(&self, protocol: Protocol) -> bool {
-        !(self.partitioned || self.udp_blocked && protocol == Protocol::Udp)
+    /// Why packets of this protocol do not get through, if they do not.
+    pub(crate) fn obstacle(&self, protocol: Protocol) -> Option<Fate> {
+        let blocked = match protocol {
+            Protocol::Tcp => self.tcp_blocked,
+            Protocol::Udp => self.udp_blocked,
+        };
+        if self.partitioned { Some(Fate::Partitioned) } else { blocked.then_some(Fate::Blocked) }
     }
 
     /// When `len` bytes sent now arrive.
@@ -110,7 +124,8 @@ impl Link {
             at = at.saturating_add(self.settings.reorder_delay);
         }
         let again = self.chance(self.settings.duplicate).then(|| self.arrival(now, len));
-        Verdict::Arrives { at, again }
+        let noise = self.chance(self.settings.corrupt).then(|| self.rng.next_u64());
+        Verdict::Arrives { at, again, noise }
     }
 
     fn chance(&mut self, share: f64) -> bool {

@@ -27,7 +27,8 @@ pub enum Fate {
     Duplicated,
     /// The link lost the datagram.
     Lost,
-    /// UDP is blocked between the two nodes.
+    /// Its protocol is blocked between the two nodes, or the connection has fallen into a black hole: a
+    /// datagram is gone, a segment waits for its retransmission.
     Blocked,
     /// The nodes are partitioned: a datagram is gone, a segment waits for its retransmission.
     Partitioned,
@@ -41,6 +42,8 @@ pub enum Fate {
     Backlog,
     /// The packet is a reset.
     Reset,
+    /// The datagram arrived with flipped bits.
+    Corrupted,
 }
 
 /// One line of the trace.

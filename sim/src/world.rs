@@ -417,7 +417,10 @@ impl State {
             self.host_named(node)?;
         }
         match fault {
-            Fault::Loss { rate, .. } | Fault::Duplicate { rate, .. } | Fault::Reorder { rate, .. }
+            Fault::Loss { rate, .. }
+            | Fault::Duplicate { rate, .. }
+            | Fault::Reorder { rate, .. }
+            | Fault::Corrupt { rate, .. }
                 if !(0.0..=1.0).contains(rate) =>
             {
                 Err(FaultError::Rate)
@@ -444,8 +447,21 @@ impl State {
                 link.settings.reorder = *rate;
                 link.settings.reorder_delay = Duration::from_millis(*delay_ms);
             }),
+            Fault::Corrupt { a, b, rate } => self.both(a, b, |link| link.settings.corrupt = *rate),
             Fault::BlockUdp { a, b } => self.both(a, b, |link| link.udp_blocked = true),
             Fault::UnblockUdp { a, b } => self.both(a, b, |link| link.udp_blocked = false),
+            Fault::BlockTcp { a, b } => self.both(a, b, |link| link.tcp_blocked = true),
+            Fault::BlockTcpOneWay { from, to } => {
+                let (from, to) = (self.host_named(from)?, self.host_named(to)?);
+                self.link(from, to).tcp_blocked = true;
+                Ok(())
+            }
+            Fault::UnblockTcp { a, b } => self.both(a, b, |link| link.tcp_blocked = false),
+            Fault::BlackHole { a, b } => {
+                let (a, b) = (self.host_named(a)?, self.host_named(b)?);
+                self.lose_between(a, b);
+                Ok(())
+            }
             Fault::Partition { a, b } => self.both(a, b, |link| link.partitioned = true),
             Fault::Heal { a, b } => self.both(a, b, |link| link.partitioned = false),
             Fault::PartitionOneWay { from, to } => {

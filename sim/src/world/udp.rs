@@ -46,7 +46,8 @@ pub(crate) struct Packet {
     from: SocketAddr,
     to: SocketAddr,
     sent: Duration,
-    copy: bool,
+    /// What its arrival is called.
+    fate: Fate,
     bytes: Bytes,
 }
 
@@ -55,21 +56,25 @@ impl State {
         let (now, len) = (self.now, packet.bytes.len());
         let route = (packet.from, packet.to);
         let link = self.link(packet.from_host, packet.to_host);
-        let fate = if link.partitioned {
-            Fate::Partitioned
-        } else if link.udp_blocked {
-            Fate::Blocked
-        } else {
-            match link.datagram(now, len) {
+        let fate = match link.obstacle(Protocol::Udp) {
+            Some(obstacle) => obstacle,
+            None => match link.datagram(now, len) {
                 Verdict::Lost => Fate::Lost,
-                Verdict::Arrives { at, again } => {
+                Verdict::Arrives { at, again, noise } => {
                     if let Some(again) = again {
-                        let (bytes, copy) = (packet.bytes.clone(), true);
-                        self.schedule(again, What::Datagram(Packet { bytes, copy, ..packet }));
+                        let (bytes, fate) = (packet.bytes.clone(), Fate::Duplicated);
+                        self.schedule(again, What::Datagram(Packet { bytes, fate, ..packet }));
                     }
+                    let packet = match noise {
+                        Some(noise) if len > 0 => {
+                            let bytes = flipped(&packet.bytes, noise);
+                            Packet { bytes, fate: Fate::Corrupted, ..packet }
+                        }
+                        _ => packet,
+                    };
                     return self.schedule(at, What::Datagram(packet));
                 }
-            }
+            },
         };
         self.packet(Protocol::Udp, route, now, len, fate);
     }
@@ -77,7 +82,7 @@ impl State {
     pub(crate) fn datagram_arrives(&mut self, packet: Packet) {
         let Packet { from, to, sent, .. } = packet;
         let link = self.link(packet.from_host, packet.to_host);
-        let (partitioned, blocked) = (link.partitioned, link.udp_blocked);
+        let obstacle = link.obstacle(Protocol::Udp);
         let len = packet.bytes.len();
         let host = &mut self.hosts[packet.to_host];
         let up = host.up;
@@ -86,8 +91,7 @@ impl State {
             at.is_unspecified() || at == to.ip()
         });
         let fate = match socket {
-            _ if partitioned => Fate::Partitioned,
-            _ if blocked => Fate::Blocked,
+            _ if obstacle.is_some() => obstacle.unwrap_or(Fate::Blocked),
             _ if !up => Fate::HostDown,
             None => Fate::NoSocket,
             Some(socket) if socket.held + len + DATAGRAM_OVERHEAD > socket.capacity => Fate::Overflow,
@@ -95,11 +99,26 @@ impl State {
                 socket.held += len + DATAGRAM_OVERHEAD;
                 socket.queue.push_back((from, packet.bytes));
                 self.wakes.append(&mut socket.wakers);
-                if packet.copy { Fate::Duplicated } else { Fate::Delivered }
+                packet.fate
             }
         };
         self.packet(Protocol::Udp, (from, to), sent, len, fate);
     }
+}
+
+/// The bytes with one to four bits flipped, as `noise` says.
+fn flipped(bytes: &Bytes, noise: u64) -> Bytes {
+    let mut out = bytes.to_vec();
+    let mut dice = noise;
+    for _ in 0..=noise >> 62 {
+        // The multiplier of Knuth's MMIX generator; the upper bits are the good ones.
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let bit = (dice >> 32) % (out.len() as u64 * 8);
+        if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| out.get_mut(at)) {
+            *byte ^= 1 << (bit % 8);
+        }
+    }
+    out.into()
 }
 
 /// The handle of a bound socket of one life of a host.
@@ -149,7 +168,7 @@ impl Datagrams for UdpSocket {
                 from: SocketAddr::new(ip, self.address.port()),
                 to,
                 sent: state.now,
-                copy: false,
+                fate: Fate::Delivered,
                 bytes: Bytes::copy_from_slice(datagram),
             });
             Ok(())

@@ -143,3 +143,14 @@ fn a_partition_works_in_one_direction_only_if_asked_to() {
     });
     cluster.run().unwrap();
 }
+
+#[test]
+fn corrupted_datagrams_arrive_with_a_few_bits_flipped() {
+    let (a, b) = names();
+    let numbers = arrivals(1, Fault::Corrupt { a, b, rate: 0.25 });
+    assert_eq!(numbers.len(), 2_000, "none is lost");
+    let changed: Vec<u32> =
+        (0..).zip(&numbers).map(|(sent, got)| (sent ^ got).count_ones()).filter(|bits| *bits > 0).collect();
+    assert!((400..600).contains(&changed.len()), "{}", changed.len());
+    assert!(changed.iter().all(|bits| *bits <= 4));
+}

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use vitte_net_sim::{Cluster, FailureKind, Fault, limits};
 
-use super::{connect, echo, listen, ms, ping, with_echo};
+use super::{address, bind, connect, echo, listen, ms, ping, receive, with_echo};
 
 fn pair() -> (String, String) {
     ("client".to_owned(), "server".to_owned())
@@ -268,4 +268,53 @@ fn a_run_that_hangs_is_an_error_that_tells_how_to_replay_it() {
     let text = failure.to_string();
     assert!(text.contains("VITTE_SIM_SEED=77"), "{text}");
     assert!(text.contains(r#"{"at_ms":5,"fault":"reset","a":"client","b":"server"}"#), "{text}");
+}
+
+#[test]
+fn blocked_tcp_stalls_old_and_new_connections_and_leaves_datagrams_alone() {
+    let mut cluster = with_echo(1).client("client", |node| async move {
+        let mut stream = connect(&node, "server").await?;
+        let socket = bind(&node).await?;
+        let (a, b) = pair();
+        node.world().fault(&Fault::BlockTcp { a: a.clone(), b: b.clone() })?;
+        assert!(timeout(Duration::from_secs(5), ping(&mut stream)).await.is_err());
+        assert!(timeout(Duration::from_secs(5), connect(&node, "server")).await.is_err());
+        socket.try_send(b"passes", address(&node, "server").await?)?;
+        assert_eq!(receive(&socket, &mut [0; 9]).await?, 6);
+        node.world().fault(&Fault::UnblockTcp { a, b })?;
+        // The answer to the first question, which was retransmitted.
+        stream.read_exact(&mut [0]).await?;
+        connect(&node, "server").await?;
+        Ok(())
+    });
+    cluster.run().unwrap();
+}
+
+#[test]
+fn tcp_blocked_one_way_is_deaf_and_not_dumb() {
+    let mut cluster = with_echo(1).client("client", |node| async move {
+        let mut stream = connect(&node, "server").await?;
+        let (to, from) = pair();
+        node.world().fault(&Fault::BlockTcpOneWay { from, to })?;
+        assert!(timeout(Duration::from_secs(5), ping(&mut stream)).await.is_err());
+        assert_eq!(node.world().open_sockets("server")?, 3, "listener, datagrams, and the connection");
+        node.world().fault(&Fault::UnblockTcp { a: "client".into(), b: "server".into() })?;
+        stream.read_exact(&mut [0]).await?;
+        Ok(())
+    });
+    cluster.run().unwrap();
+}
+
+#[test]
+fn a_black_hole_swallows_old_connections_and_not_new_ones() {
+    let mut cluster = with_echo(1).client("client", |node| async move {
+        let mut old = connect(&node, "server").await?;
+        ping(&mut old).await?;
+        let (a, b) = pair();
+        node.world().fault(&Fault::BlackHole { a, b })?;
+        assert!(timeout(Duration::from_secs(60), ping(&mut old)).await.is_err());
+        ping(&mut connect(&node, "server").await?).await?;
+        Ok(())
+    });
+    cluster.run().unwrap();
 }

@@ -308,9 +308,12 @@ impl Session {
         if let Some(link) = self.links.get_mut(&id)
             && !following
         {
+            // With our answer still to be sent, the peer's list is here already, and it sends no second one: it
+            // takes this one for the answer.
+            let heard = link.resume_out.is_some_and(|out| out.reply);
             link.resume_out = Some(ResumeOut { reply: false, from: StreamId(0) });
             link.resume_sent = true;
-            link.waits_for_resume = true;
+            link.waits_for_resume = !heard;
             link.owe(now);
         }
         self.repeat(now);

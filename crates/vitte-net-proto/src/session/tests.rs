@@ -389,6 +389,30 @@ fn a_silent_link_dies_and_a_standby_takes_over() {
     assert_eq!(pair.sides[1].taken[&stream], vec![message(1, 10), message(2, 10)]);
 }
 
+/// The peer resumes on a link that stands by here, and this side's own link dies before the answer is sent.
+#[test]
+fn two_sides_that_resume_one_after_the_other_do_not_wait_for_ever() {
+    for first in 0..2 {
+        let mut pair = Pair::linked(&Config::default(), false);
+        let streams = [open(&mut pair, 0, channel("one")), open(&mut pair, 1, channel("other"))];
+        pair.settle();
+        pair.attach(false);
+        pair.sides[first].session.link_down(LinkId(0), pair.now);
+        pair.transmit(16_384);
+        pair.deliver(usize::MAX, 0);
+        pair.sides[1 - first].session.link_down(LinkId(0), pair.now);
+        pair.links.remove(0);
+        for (side, stream) in streams.into_iter().enumerate() {
+            send(&mut pair, side, stream, 7, 100);
+        }
+        pair.settle();
+        for (side, stream) in streams.into_iter().enumerate() {
+            assert_eq!(pair.sides[side].outcomes.get(&7), Some(&Outcome::Delivered), "from {side}");
+            assert_eq!(pair.sides[1 - side].taken[&stream], vec![message(7, 100)]);
+        }
+    }
+}
+
 #[test]
 fn urgent_frames_pass_a_full_link_window() {
     let mut pair = Pair::linked(&Config::default(), false);

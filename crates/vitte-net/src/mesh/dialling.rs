@@ -135,6 +135,7 @@ impl Inner {
         address: &Address,
         expected: Option<PeerId>,
     ) -> Result<Arc<Shared>, HandshakeError> {
+        tracing::debug!(node = %self.id.short(), %address, "dials");
         let link = self.transports.dial(address, expected).await?;
         let session = self.establish(link).await?;
         self.remember(session.id(), address);

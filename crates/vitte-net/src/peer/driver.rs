@@ -170,15 +170,15 @@ impl Shared {
 async fn drive(ending: Ending) {
     let shared = &ending.0;
     loop {
-        let lost = shared.with(|core, now| {
+        shared.with(|core, now| {
             core.awake = false;
             if core.session.poll_timeout().is_some_and(|at| at <= now) {
                 core.session.handle_timeout(now);
             }
-            core.lost.is_some()
         });
         shared.flush();
-        if lost {
+        // Asked behind both: either may have been what lost it, and then nobody wakes this task again.
+        if shared.is_lost() {
             // What its links did not take at once they may take now. Who was told ends them; to cut them
             // before would reset a connection that the last frame is still on.
             let goodbye = async {

@@ -26,11 +26,13 @@ impl State {
         let connecting = connection.ends[end].phase == Phase::Connecting;
         let lane = &connection.directions[end];
         let asks_again = connecting || lane.sent > lane.delivered_known || lane.queued_bytes > 0;
-        if !self.link(from, to).is_open(Protocol::Tcp) {
-            if asks_again {
+        let swallowed = connection.lost.then_some(Fate::Blocked);
+        if let Some(fate) = self.link(from, to).obstacle(Protocol::Tcp).or(swallowed) {
+            // From a black hole no answer ever comes.
+            if asks_again && swallowed.is_none() {
                 self.schedule(now + RETRY_MAX, What::Reset { connection: id, end });
             }
-            return self.packet(Protocol::Tcp, route, now, 0, Fate::Partitioned);
+            return self.packet(Protocol::Tcp, route, now, 0, fate);
         }
         self.packet(Protocol::Tcp, route, now, 0, Fate::Reset);
         let kind = if connecting { ErrorKind::ConnectionRefused } else { ErrorKind::ConnectionReset };
@@ -87,6 +89,15 @@ impl State {
                 let route = connection.route(1 - end);
                 self.packet(Protocol::Tcp, route, now, 0, Fate::Reset);
                 self.break_end(id, end, ErrorKind::ConnectionReset);
+            }
+        }
+    }
+
+    /// The fault: nothing gets through any more, and nobody is told.
+    pub(crate) fn lose_between(&mut self, a: HostId, b: HostId) {
+        for id in self.connections_where(|hosts| hosts == [a, b] || hosts == [b, a]) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.lost = true;
             }
         }
     }

@@ -54,6 +54,8 @@ pub(crate) struct Listener {
 pub(crate) struct Connection {
     pub(crate) ends: [End; 2],
     pub(crate) directions: [Direction; 2],
+    /// It has fallen into a black hole: nothing gets through any more.
+    pub(crate) lost: bool,
 }
 
 #[derive(Debug)]
@@ -194,7 +196,7 @@ impl State {
         let from = SocketAddr::new(self.source(host, to.ip()), port);
         self.hosts[host].dialled.insert(port, id);
         let ends = [End::new(host, from, Phase::Connecting), End::new(target, to, Phase::Gone)];
-        let connection = Connection { ends, directions: Default::default() };
+        let connection = Connection { ends, directions: Default::default(), lost: false };
         self.connections.insert(id, connection);
         self.send_segment(id, 0, Kind::Syn);
         Ok(id)
@@ -249,14 +251,10 @@ impl State {
         if connection.directions[direction].flight.is_empty() {
             return;
         }
-        let fate = if !self.link(from, to).is_open(Protocol::Tcp) {
-            Some(Fate::Partitioned)
-        } else if !self.hosts[to].up {
-            Some(Fate::HostDown)
-        } else {
-            None
-        };
-        if let Some(fate) = fate {
+        let swallowed = connection.lost.then_some(Fate::Blocked);
+        let obstacle = self.link(from, to).obstacle(Protocol::Tcp).or(swallowed);
+        let down = (!self.hosts[to].up).then_some(Fate::HostDown);
+        if let Some(fate) = obstacle.or(down) {
             return self.stall(id, direction, fate);
         }
         if self.resend(id, direction) {
@@ -427,7 +425,7 @@ impl State {
         let now = self.now;
         let Some(connection) = self.connections.get(&id) else { return };
         let (from, to) = (connection.ends[1 - direction].host, connection.ends[direction].host);
-        let open = self.link(from, to).is_open(Protocol::Tcp);
+        let open = !connection.lost && self.link(from, to).obstacle(Protocol::Tcp).is_none();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let lane = &mut connection.directions[direction];
         if lane.acknowledgements.front().is_none_or(|next| next.0 > now) {

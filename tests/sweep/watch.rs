@@ -1,0 +1,113 @@
+//! What the library says while it runs: dials are counted, and with `VITTE_SIM_LOG` set everything is printed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+use vitte_net_sim::World;
+
+/// Who dialled which address, and when.
+pub(crate) type Dials = BTreeMap<(String, String), Vec<Duration>>;
+
+#[derive(Default)]
+struct Watched {
+    world: Option<World>,
+    dials: Dials,
+}
+
+thread_local! {
+    static WATCHED: RefCell<Watched> = RefCell::default();
+}
+
+/// A new run begins on this thread.
+pub(crate) fn begin() {
+    WATCHED.take();
+}
+
+/// The clock of the run.
+pub(crate) fn set_world(world: &World) {
+    WATCHED.with_borrow_mut(|watched| {
+        watched.world.get_or_insert_with(|| world.clone());
+    });
+}
+
+/// The dials of the run on this thread between two moments.
+pub(crate) fn dials_within(from: Duration, to: Duration) -> Dials {
+    let mut dials = WATCHED.take().dials;
+    dials.values_mut().for_each(|times| times.retain(|at| (from..to).contains(at)));
+    dials
+}
+
+pub(crate) struct Watcher {
+    prints: bool,
+}
+
+impl Watcher {
+    pub(crate) fn new() -> Self {
+        Self { prints: std::env::var_os("VITTE_SIM_LOG").is_some() }
+    }
+}
+
+impl Subscriber for Watcher {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let dials = metadata.target() == "vitte_net::mesh::dialling";
+        metadata.is_event() && (dials || self.prints && metadata.target().starts_with("vitte_net"))
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut said = Said::default();
+        event.record(&mut said);
+        // The clock's own lock is never held while the library speaks.
+        let world = WATCHED.with_borrow(|watched| watched.world.clone());
+        let now = world.map_or(Duration::ZERO, |world| world.now());
+        if self.prints {
+            eprintln!("{:>10.1} ms  {}{}", now.as_secs_f64() * 1e3, said.message, said.fields);
+        }
+        if said.message == "dials" {
+            WATCHED.with_borrow_mut(|watched| {
+                watched.dials.entry((said.node, said.address)).or_default().push(now);
+            });
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[derive(Default)]
+struct Said {
+    message: String,
+    node: String,
+    address: String,
+    fields: String,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            name => {
+                let _ = write!(self.fields, " {name}={text}");
+                match name {
+                    "node" => self.node = text,
+                    "address" => self.address = text,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
