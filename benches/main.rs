@@ -3,6 +3,7 @@
 //! The method, the subjects and figures are in `docs/PERFORMANCE.md`.
 
 mod far;
+mod http;
 mod load;
 mod memory;
 mod ours;
@@ -57,6 +58,11 @@ enum Command {
     Memory(memory::Options),
     /// Urgent calls while bulk flows to the same peer
     Urgent(urgent::Options),
+    /// HTTP/1.1 beside bare hyper: requests a second of the server, bytes a second of the client
+    Http(http::Options),
+    /// The server of such a measurement: started by this program
+    #[command(hide = true)]
+    HttpFar(http::Far),
     /// The far side of a measurement: started by this program
     #[command(hide = true)]
     Child(far::Part),
@@ -113,6 +119,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Urgent(options)) => {
             let runtime = Flavour::Multi.build()?;
             runtime.block_on(runtime.spawn(urgent::run(options)))?
+        }
+        Some(Command::Http(options)) => {
+            let runtime = Flavour::Multi.build()?;
+            runtime.block_on(runtime.spawn(http::run(options)))?
+        }
+        Some(Command::HttpFar(far)) => {
+            let runtime = Flavour::Multi.build()?;
+            runtime.block_on(runtime.spawn(http::far(far)))??;
+            Ok(ExitCode::SUCCESS)
         }
         Some(Command::Child(part)) => far::child(&part).map(|()| ExitCode::SUCCESS),
         Some(Command::Sender(sender)) => memory::sender(&sender).map(|()| ExitCode::SUCCESS),

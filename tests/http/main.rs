@@ -7,8 +7,10 @@ mod codings;
 mod exchange;
 mod files;
 mod hostile;
+mod nginx;
 mod secure;
 mod simulated;
+mod third;
 mod vectors;
 
 use std::future::Future;

@@ -15,7 +15,7 @@ use vitte_net::tls::{ClientTls, ServerTls};
 use crate::{echo, pieces, serve, soon};
 
 /// An authority, in PEM, and the TLS of a server for `name`, also in PEM.
-fn authority(name: &str) -> (String, String, String) {
+pub(crate) fn authority(name: &str) -> (String, String, String) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new([]).expect("no names");
     params.distinguished_name.push(DnType::CommonName, "the root of these tests");
@@ -33,7 +33,7 @@ async fn secured(name: &str) -> (Serving, String) {
     (serve(Server::builder().tls(tls), echo(&Arc::default())).await, root)
 }
 
-fn trusting(root: &str) -> ClientTls {
+pub(crate) fn trusting(root: &str) -> ClientTls {
     ClientTls::builder().roots_pem(root).expect("a root").build().expect("a client")
 }
 

@@ -86,6 +86,41 @@ fn a_folder_is_served_and_got() {
     assert_eq!(stdout(&upload), "some text");
 }
 
+/// A certificate by openssl: `None` says in a line that there is none.
+fn certificate(folder: &Path) -> Option<(String, String)> {
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    command.arg("-keyout").arg(&key).arg("-out").arg(&certificate).stderr(Stdio::null());
+    if !command.status().is_ok_and(|status| status.success()) {
+        println!("skipped: openssl cannot make a certificate");
+        return None;
+    }
+    Some((certificate.to_str()?.to_owned(), key.to_str()?.to_owned()))
+}
+
+#[test]
+fn tls_and_all_versions_are_spoken_on_one_port() {
+    let root = folder("tls");
+    fs::write(root.join("file"), "some text").expect("a file");
+    let Some((certificate, key)) = certificate(&root) else { return };
+    let server = Serving::start(&root, &["--tls", &format!("{certificate},{key}"), "--http3"]);
+    let file = format!("{}file", server.url);
+    for version in [&[][..], &["--http1"], &["--http2"], &["--http3"]] {
+        let arguments = [&["get", &file, "--timeout", "5", "--ca", &certificate][..], version].concat();
+        let got = run(&arguments);
+        assert!(got.status.success(), "{version:?}: {}", stderr(&got));
+        assert_eq!(stdout(&got), "some text");
+        let insecure = run(&[&["get", &file, "--insecure"][..], version].concat());
+        assert!(insecure.status.success(), "{version:?}: {}", stderr(&insecure));
+        let stranger = run(&[&["get", &file, "--timeout", "5"][..], version].concat());
+        assert_eq!(stranger.status.code(), Some(1), "{version:?}");
+        assert!(stderr(&stranger).contains("--ca FILE"), "{version:?}: {}", stderr(&stranger));
+    }
+}
+
 /// A server that says these bytes to everybody.
 fn canned(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");

@@ -44,6 +44,8 @@ pub mod identity;
 pub mod mesh;
 #[cfg(feature = "mesh")]
 pub mod peer;
+#[cfg(any(feature = "quic", feature = "http3"))]
+mod quic;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "mesh")]

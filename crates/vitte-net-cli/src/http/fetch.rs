@@ -87,6 +87,9 @@ struct Common {
     /// HTTP/2 alone.
     #[arg(long, conflicts_with = "http1")]
     http2: bool,
+    /// HTTP/3 alone, over QUIC; for https.
+    #[arg(long, conflicts_with_all = ["http1", "http2", "proxy"])]
+    http3: bool,
 }
 
 /// `Name: value`.
@@ -125,6 +128,8 @@ impl Common {
             Protocol::Http1
         } else if self.http2 {
             Protocol::Http2
+        } else if self.http3 {
+            Protocol::Http3
         } else {
             Protocol::Auto
         }

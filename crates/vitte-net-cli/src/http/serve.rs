@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Serve https with this certificate chain and key, PEM files.
     #[arg(long, value_name = "CERT,KEY", value_parser = parse_pair)]
     tls: Option<(PathBuf, PathBuf)>,
+    /// Speak HTTP/3 as well, at the same port by UDP.
+    #[arg(long, requires = "tls")]
+    http3: bool,
     /// How long the head of a request may take.
     #[arg(long, value_name = "SECS", default_value = "15s", value_parser = pace::parse_timeout)]
     header_timeout: Duration,
@@ -65,6 +68,7 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
         .header_timeout(options.header_timeout)
         .idle_timeout(options.idle_timeout)
         .max_body(options.max_size)
+        .http3(options.http3)
         .hosts(options.host.iter().cloned());
     if let Some((chain, key)) = &options.tls {
         let tls = ServerTls::builder().certificate_files(chain, key).build();

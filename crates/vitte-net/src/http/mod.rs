@@ -1,5 +1,5 @@
-//! HTTP: a [`Client`] and a [`Server`] of HTTP/1.1 (RFC 9112) and HTTP/2 (RFC 9113), and [`Download`]. They stand
-//! without the mesh, and every connection goes through a [`Network`](crate::network::Network).
+//! HTTP: a [`Client`] and a [`Server`] of HTTP/1.1 (RFC 9112), HTTP/2 (RFC 9113) and, with the feature `http3`, HTTP/3
+//! (RFC 9114), and [`Download`]. They stand without the mesh, and every connection goes through a [`Network`](crate::network::Network).
 //!
 //! ```no_run
 //! use vitte_net::http::{Client, Files, Request, Router, Server};
@@ -42,7 +42,7 @@
 //! | a body | as asked; 64 MiB in memory | 64 MiB |
 //! | a coding | beyond 32 MiB at most 200 times what came; a window of 8 MiB | - |
 //! | connections | 256, 32 of them idle | 4096 |
-//! | streams of one HTTP/2 connection | - | 128 |
+//! | streams of one connection of HTTP/2 or 3 | - | 128 |
 //! | redirects | 0, as asked | - |
 //!
 //! # What it leaves to others
@@ -57,6 +57,7 @@
 //! - `client`: pool, proxy, redirects, codings, time-outs.
 //! - `download`: files, resumed and checked.
 //! - `server`: connections, routes, files.
+//! - `h3`: HTTP/3, in both roles.
 
 mod alarm;
 mod body;
@@ -64,6 +65,11 @@ mod client;
 mod download;
 mod error;
 mod guard;
+#[cfg(feature = "http3")]
+mod h3;
+#[cfg(not(feature = "http3"))]
+#[path = "h3_absent.rs"]
+mod h3;
 mod server;
 mod url;
 

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Permit, Pool};
+use super::received::FromHyper;
 use super::request::Plan;
 use super::settings::{Protocol, Proxy, Settings};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
 use crate::http::guard::head::{self, Scan};
 use crate::http::guard::{Guard, Line};
+use crate::http::h3;
 use crate::http::url::Url;
 use crate::network::BoxStream;
 use crate::tcp::TcpConnector;
@@ -40,11 +41,24 @@ pub(super) struct Key {
     host: String,
     port: u16,
     protocol: Protocol,
+    /// The UDP port that speaks HTTP/3 for this origin (Alt-Svc, RFC 7838), where it is another one.
+    alternative: Option<u16>,
 }
 
 impl Key {
+    /// The same origin by HTTP/3 at another port.
+    pub(super) fn by_h3(&self, port: u16) -> Self {
+        Self { protocol: Protocol::Http3, alternative: Some(port), ..self.clone() }
+    }
+
     pub(super) fn of(url: &Url, protocol: Protocol) -> Self {
-        Self { https: url.is_https(), host: url.host().to_owned(), port: url.port(), protocol }
+        Self {
+            https: url.is_https(),
+            host: url.host().to_owned(),
+            port: url.port(),
+            protocol,
+            alternative: None,
+        }
     }
 }
 
@@ -60,22 +74,41 @@ pub(super) enum Channel {
     H2 {
         sender: http2::SendRequest<Body>,
     },
+    H3 {
+        sender: h3::Sender,
+    },
 }
 
-type Unsent = (hyper::Error, Option<Box<Request<Body>>>);
+type Unsent = (HttpError, Option<Box<Request<Body>>>);
 
 impl Channel {
     /// Sends a request and waits for the head of the response. A request of which nothing was sent comes back
     /// with the error.
-    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
         let sent = match self {
             Self::H1 { sender, .. } => sender.try_send_request(request).await,
             Self::H2 { sender } => sender.try_send_request(request).await,
+            Self::H3 { sender } => return sender.send(request).await,
         };
-        sent.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            (error.into_error(), unsent)
-        })
+        match sent {
+            Ok(response) => {
+                let version = response.version();
+                Ok(response.map(|incoming| FromHyper::body(incoming, version)))
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                Err((HttpError::of_hyper(Stage::Exchange, &error.into_error()), unsent))
+            }
+        }
+    }
+
+    /// Another handle of a connection that many may use at one time.
+    pub(super) fn share(&self) -> Option<Self> {
+        match self {
+            Self::H1 { .. } => None,
+            Self::H2 { sender } => Some(Self::H2 { sender: sender.clone() }),
+            Self::H3 { sender } => Some(Self::H3 { sender: sender.clone() }),
+        }
     }
 
     /// Waits until it takes a request. False: it never will.
@@ -83,6 +116,7 @@ impl Channel {
         match self {
             Self::H1 { sender, .. } => sender.ready().await.is_ok(),
             Self::H2 { sender } => sender.ready().await.is_ok(),
+            Self::H3 { sender } => !sender.is_closed(),
         }
     }
 
@@ -90,6 +124,7 @@ impl Channel {
         match self {
             Self::H1 { sender, .. } => sender.is_closed(),
             Self::H2 { sender } => sender.is_closed(),
+            Self::H3 { sender } => sender.is_closed(),
         }
     }
 }
@@ -113,7 +148,7 @@ pub(super) async fn dial(
         .await
         .map_err(|_| late(Stage::Prepare, "waiting for one of the other connections to end"))?;
     let mut stage = Stage::Connect;
-    match timeout_at(until, steps(settings, key, plan, permit, &mut stage)).await {
+    match timeout_at(until, steps(settings, pool, key, plan, permit, &mut stage)).await {
         Ok(made) => made,
         Err(_) => Err(late(
             stage,
@@ -128,11 +163,15 @@ pub(super) async fn dial(
 
 async fn steps(
     settings: &Settings,
+    pool: &Pool,
     key: &Key,
     plan: &Plan,
     permit: Permit,
     stage: &mut Stage,
 ) -> Result<Channel, HttpError> {
+    if key.protocol == Protocol::Http3 {
+        return speak_h3(settings, pool, key, permit).await;
+    }
     let through = settings.proxy.as_ref();
     let (host, port) = through.map_or((&*key.host, key.port), |proxy| (proxy.url.host(), proxy.url.port()));
     let connector = TcpConnector::new()
@@ -203,6 +242,26 @@ async fn speak_h2(settings: &Settings, stream: BoxStream, permit: Permit) -> Res
         drop(permit);
     });
     Ok(Channel::H2 { sender })
+}
+
+async fn speak_h3(settings: &Settings, pool: &Pool, key: &Key, permit: Permit) -> Result<Channel, HttpError> {
+    let unusable = |why: &str| Err(HttpError::new(Stage::Prepare, HttpErrorKind::Unusable(why.to_owned())));
+    if !key.https {
+        return unusable("HTTP/3 is for https alone");
+    }
+    if settings.proxy.is_some() {
+        return unusable("HTTP/3 does not go through a proxy");
+    }
+    let tls = settings.tls.of(Protocol::Http3, &settings.network)?;
+    let port = key.alternative.unwrap_or(key.port);
+    let dialled =
+        h3::Sender::connect(&pool.endpoints, &settings.network, tls, &key.host, port, settings.max_head)
+            .await?;
+    tokio::spawn(async move {
+        dialled.driver.await;
+        drop(permit);
+    });
+    Ok(Channel::H3 { sender: dialled.sender })
 }
 
 /// Asks the proxy for a tunnel (RFC 9110, section 9.3.6).

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use tokio::time::Instant;
 
-pub(super) use self::received::Received;
+pub(super) use self::received::{FromHyper, Received};
 pub use self::request::RequestBuilder;
 pub use self::response::Response;
 pub use self::settings::{ClientBuilder, Protocol, Proxy};
@@ -133,8 +133,21 @@ impl Client {
 
     /// One request, one response; again only when the first was certainly not processed, or may be twice.
     async fn exchange(&self, plan: Plan) -> Result<Response, HttpError> {
-        let key = Key::of(&plan.url, plan.protocol);
+        let mut key = Key::of(&plan.url, plan.protocol);
         let mut plan = plan;
+        if let Some(port) = self.pool.alternative(&key) {
+            let by_h3 = key.by_h3(port);
+            match self.channel(&by_h3, &plan).await {
+                Ok(channel) => {
+                    self.pool.lease(&by_h3, channel);
+                    key = by_h3;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no HTTP/3, although the server said so");
+                    self.pool.learn(&key, None);
+                }
+            }
+        }
         for _ in 0..STALE_MAX {
             let Some(channel) = self.pool.take(&key).await else { break };
             let spare = plan.again();
@@ -149,8 +162,16 @@ impl Client {
                 }
             }
         }
-        let channel = connect::dial(&self.settings, &self.pool, &key, &plan).await?;
+        let channel = self.channel(&key, &plan).await?;
         self.send_on(channel, &key, plan).await.map_err(|(error, _)| error)
+    }
+
+    /// A connection, from the pool or a new one.
+    async fn channel(&self, key: &Key, plan: &Plan) -> Result<Channel, HttpError> {
+        match self.pool.take(key).await {
+            Some(channel) => Ok(channel),
+            None => connect::dial(&self.settings, &self.pool, key, plan).await,
+        }
     }
 
     /// Sends the request. The plan comes back with the error if nothing of it was sent.
@@ -170,7 +191,6 @@ impl Client {
         let response = match sent {
             Ok(Ok(response)) => response,
             Ok(Err((error, unsent))) => {
-                let error = HttpError::of_hyper(Stage::Exchange, &error);
                 let plan =
                     unsent.map(|request| Box::new(Plan::unsent(*request, rest, plan.url, plan.headers)));
                 return Err((error, plan));
@@ -181,6 +201,10 @@ impl Client {
         if head.status == StatusCode::PARTIAL_CONTENT && !asked_range {
             let what = "a part (206) of what was asked for as a whole".to_owned();
             return Err((HttpError::new(Stage::Exchange, HttpErrorKind::Mismatch(what)), None));
+        }
+        let learns = self.settings.alt_svc && plan.protocol == Protocol::Auto && plan.url.is_https();
+        if let Some(found) = alternative_of(&head.headers).filter(|_| learns) {
+            self.pool.learn(&Key::of(&plan.url, Protocol::Auto), Some(found));
         }
         let lease = self.pool.lease(key, channel);
         let body = Received::response(incoming, &head, &method, &rest.patience, Some(lease));
@@ -197,6 +221,19 @@ fn is_idempotent(error: &HttpError, unsent: bool, spare: Option<&Plan>) -> bool 
         && spare.is_some_and(|plan| plan.method.is_idempotent())
 }
 
+/// The port at which `Alt-Svc` offers HTTP/3 on the same host, and for how long (RFC 7838, section 3).
+fn alternative_of(headers: &HeaderMap) -> Option<(u16, std::time::Duration)> {
+    const DAY: u64 = 86_400;
+    headers.get_all(header::ALT_SVC).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
+        value.split(',').find_map(|service| {
+            let mut parts = service.split(';').map(str::trim);
+            let port = parts.next()?.strip_prefix("h3=\":")?.strip_suffix('"')?.parse().ok()?;
+            let age = parts.find_map(|part| part.strip_prefix("ma=")).and_then(|age| age.parse().ok());
+            Some((port, std::time::Duration::from_secs(age.unwrap_or(DAY).min(30 * DAY))))
+        })
+    })
+}
+
 fn redirect_of(response: &Response) -> Option<HeaderValue> {
     let redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     response.headers().get(header::LOCATION).filter(|_| redirect).cloned()
@@ -206,6 +243,7 @@ fn redirect_of(response: &Response) -> Option<HeaderValue> {
 fn target(url: &Url, channel: &Channel) -> Result<(Uri, Version), HttpError> {
     Ok(match channel {
         Channel::H2 { .. } => (url.absolute_form()?, Version::HTTP_2),
+        Channel::H3 { .. } => (url.absolute_form()?, Version::HTTP_3),
         Channel::H1 { absolute: true, .. } => (url.absolute_form()?, Version::HTTP_11),
         Channel::H1 { .. } => (url.origin_form()?, Version::HTTP_11),
     })

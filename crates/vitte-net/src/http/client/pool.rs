@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::connect::{Channel, Key};
+use crate::http::h3::Endpoints;
 
 /// The right to one connection.
 pub(super) type Permit = OwnedSemaphorePermit;
@@ -19,10 +20,17 @@ pub(super) struct Pool {
     idle_max: usize,
     idle_time: Duration,
     connections: Arc<Semaphore>,
+    /// The UDP sockets of HTTP/3.
+    pub(super) endpoints: Endpoints,
 }
+
+/// Origins whose HTTP/3 is remembered, at most.
+const ALTERNATIVES_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 struct Idle {
+    /// Where HTTP/3 is spoken for an origin, and until when that is known.
+    alternatives: BTreeMap<Key, (u16, Instant)>,
     waiting: BTreeMap<Key, Vec<Waiting>>,
     count: usize,
     /// A task that closes what waits too long is running.
@@ -38,11 +46,36 @@ struct Waiting {
 impl Pool {
     pub(super) fn new(idle_max: usize, idle_time: Duration, connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { idle: Mutex::default(), idle_max, idle_time, connections }
+        let endpoints = Endpoints::default();
+        Self { idle: Mutex::default(), idle_max, idle_time, connections, endpoints }
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The port at which an origin speaks HTTP/3, if it said so lately.
+    pub(super) fn alternative(&self, key: &Key) -> Option<u16> {
+        let idle = self.lock();
+        let (port, until) = idle.alternatives.get(key)?;
+        (Instant::now() < *until).then_some(*port)
+    }
+
+    /// What an origin said of its HTTP/3; none: forget it.
+    pub(super) fn learn(&self, key: &Key, found: Option<(u16, Duration)>) {
+        let mut idle = self.lock();
+        let until = found.and_then(|(port, time)| Some((port, Instant::now().checked_add(time)?)));
+        match until {
+            Some(found)
+                if idle.alternatives.len() < ALTERNATIVES_MAX || idle.alternatives.contains_key(key) =>
+            {
+                idle.alternatives.insert(key.clone(), found);
+            }
+            Some(_) => {}
+            None => {
+                idle.alternatives.remove(key);
+            }
+        }
     }
 
     /// Waits for the right to a connection. What only waits in the pool makes room.
@@ -68,8 +101,8 @@ impl Pool {
         loop {
             let mut channel = self.pop(key)?;
             if !channel.is_closed() && channel.ready().await {
-                if let Channel::H2 { sender } = &channel {
-                    self.keep(key, Channel::H2 { sender: sender.clone() });
+                if let Some(shared) = channel.share() {
+                    self.keep(key, shared);
                 }
                 return Some(channel);
             }
@@ -97,8 +130,8 @@ impl Pool {
             return false;
         }
         let waiting = idle.waiting.entry(key.clone()).or_default();
-        let shared = matches!(channel, Channel::H2 { .. });
-        if shared && waiting.iter().any(|other| matches!(other.channel, Channel::H2 { .. })) {
+        // One of them is enough for all.
+        if !matches!(channel, Channel::H1 { .. }) && !waiting.is_empty() {
             return false;
         }
         waiting.push(Waiting { channel, since: Instant::now() });
@@ -111,11 +144,11 @@ impl Pool {
     /// The use of a connection for one exchange. An HTTP/2 connection is at once there for others.
     pub(super) fn lease(self: &Arc<Self>, key: &Key, channel: Channel) -> Lease {
         let channel = match channel {
-            Channel::H2 { sender } => {
-                self.keep(key, Channel::H2 { sender });
+            Channel::H1 { .. } => Some(channel),
+            shared => {
+                self.keep(key, shared);
                 None
             }
-            channel => Some(channel),
         };
         Lease { pool: Arc::clone(self), key: key.clone(), channel }
     }

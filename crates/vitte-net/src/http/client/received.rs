@@ -64,12 +64,56 @@ impl Patience {
     }
 }
 
-/// The body of a message that hyper receives.
+/// A body as hyper receives it, with our errors.
 #[derive(Debug)]
-pub(in crate::http) struct Received {
+pub(in crate::http) struct FromHyper {
     incoming: Incoming,
     /// HTTP/2 can end a stream without its end.
     h2: bool,
+}
+
+impl FromHyper {
+    pub(in crate::http) fn body(incoming: Incoming, version: Version) -> Body {
+        if incoming.is_end_stream() {
+            return Body::empty();
+        }
+        Body::boxed(Self { incoming, h2: version == Version::HTTP_2 })
+    }
+}
+
+impl http_body::Body for FromHyper {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        Poll::Ready(match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => Some(Err(HttpError::of_hyper(Stage::Body, &error))),
+            // hyper takes a reset without an error for an end; a stream that ended says so.
+            None if this.h2 && !this.incoming.is_end_stream() => {
+                Some(Err(HttpError::new(Stage::Body, HttpErrorKind::CutOff)))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of a message that is received: within its time, and as long as it says.
+#[derive(Debug)]
+pub(in crate::http) struct Received {
+    incoming: Body,
     /// What `Content-Length` still promises.
     left: Option<u64>,
     patience: Option<Patience>,
@@ -80,7 +124,7 @@ pub(in crate::http) struct Received {
 
 impl Received {
     pub(super) fn response(
-        incoming: Incoming,
+        incoming: Body,
         head: &response::Parts,
         method: &Method,
         patience: &Patience,
@@ -89,26 +133,19 @@ impl Received {
         let no_body = *method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
         let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| !no_body);
         let left = length.and_then(|length| length.to_str().ok()).and_then(|text| text.parse().ok());
-        let mut body = Self {
-            h2: head.version == Version::HTTP_2,
-            left,
-            patience: Some(*patience),
-            alarm: Alarm::default(),
-            lease,
-            over: false,
-            incoming,
-        };
-        if no_body || (body.incoming.is_end_stream() && body.left.is_none_or(|left| left == 0)) {
+        let mut body =
+            Self { left, patience: Some(*patience), alarm: Alarm::default(), lease, over: false, incoming };
+        if no_body || (body.incoming.is_empty() && body.left.is_none_or(|left| left == 0)) {
             body.finish();
         }
         body
     }
 
-    /// The body of a request: the guard keeps its time, or HTTP/2 does.
-    pub(in crate::http) fn request(incoming: Incoming, version: Version, idle: Duration) -> Self {
-        let h2 = version == Version::HTTP_2;
-        let patience = h2.then_some(Patience { head: idle, idle, total: None });
-        Self { incoming, h2, left: None, patience, alarm: Alarm::default(), lease: None, over: false }
+    /// The body of a request. The guard keeps its time in HTTP/1, this does in the others.
+    pub(in crate::http) fn request(incoming: Body, version: Version, idle: Duration) -> Self {
+        let timed = version > Version::HTTP_11;
+        let patience = timed.then_some(Patience { head: idle, idle, total: None });
+        Self { incoming, left: None, patience, alarm: Alarm::default(), lease: None, over: false }
     }
 
     fn finish(&mut self) {
@@ -120,9 +157,7 @@ impl Received {
 
     /// Nothing more comes: was it all?
     fn end(&mut self) -> Result<(), HttpError> {
-        // hyper takes a reset without an error for an end; a stream that ended says so.
-        let torn = self.h2 && !self.incoming.is_end_stream();
-        if torn || self.left.is_some_and(|left| left > 0) {
+        if self.left.is_some_and(|left| left > 0) {
             return Err(HttpError::new(Stage::Body, HttpErrorKind::CutOff));
         }
         self.finish();
@@ -175,7 +210,7 @@ impl http_body::Body for Received {
                     }
                 }
             }
-            (Poll::Ready(Some(Err(error))), _) => Err(HttpError::of_hyper(Stage::Body, &error)),
+            (Poll::Ready(Some(Err(error))), _) => Err(error),
             (Poll::Ready(None), _) => match this.end() {
                 Ok(()) => return Poll::Ready(None),
                 Err(error) => Err(error),

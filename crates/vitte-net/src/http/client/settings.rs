@@ -23,6 +23,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 alone; without TLS by prior knowledge (RFC 9113, section 3.3).
     Http2,
+    /// HTTP/3 alone, over QUIC (RFC 9114); for `https` without a proxy.
+    Http3,
 }
 
 /// A proxy of HTTP: `https` goes through a tunnel (CONNECT, RFC 9110, section 9.3.6), `http` by asking for the
@@ -83,6 +85,8 @@ impl Tls {
             Protocol::Auto => 0,
             Protocol::Http1 => 1,
             Protocol::Http2 => 2,
+            // QUIC asks for its own.
+            Protocol::Http3 => 0,
         };
         let missing = || HttpError::new(Stage::Tls, HttpErrorKind::Unusable("no TLS".to_owned()));
         self.made.get().and_then(|made| made.get(which)).ok_or_else(missing)
@@ -106,6 +110,7 @@ pub(super) struct Settings {
     pub(super) max_fields: usize,
     pub(super) decode: bool,
     pub(super) protocol: Protocol,
+    pub(super) alt_svc: bool,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) pool_idle: usize,
     pub(super) pool_idle_time: Duration,
@@ -141,6 +146,7 @@ pub struct ClientBuilder {
     max_head: usize,
     decode: bool,
     protocol: Protocol,
+    alt_svc: bool,
     user_agent: Option<HeaderValue>,
     pool_idle: usize,
     pool_idle_time: Duration,
@@ -163,6 +169,7 @@ impl Default for ClientBuilder {
             max_head: 64 * 1024,
             decode: true,
             protocol: Protocol::Auto,
+            alt_svc: false,
             user_agent: Some(HeaderValue::from_static(concat!("vitte-net/", env!("CARGO_PKG_VERSION")))),
             pool_idle: 32,
             pool_idle_time: Duration::from_secs(60),
@@ -255,6 +262,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether a server that says it speaks HTTP/3 as well (Alt-Svc, RFC 7838; on the same host) is asked by it from
+    /// then on, where [`Protocol::Auto`] is asked for. If it cannot be reached so, TCP is used again. Default: no.
+    pub fn alt_svc(mut self, follow: bool) -> Self {
+        self.alt_svc = follow;
+        self
+    }
+
     /// What the client calls itself (RFC 9110, section 10.1.5). Default: `vitte-net/` and the version.
     pub fn user_agent(mut self, name: Option<HeaderValue>) -> Self {
         self.user_agent = name;
@@ -293,6 +307,7 @@ impl ClientBuilder {
             max_fields: 100,
             decode: self.decode,
             protocol: self.protocol,
+            alt_svc: self.alt_svc,
             user_agent: self.user_agent,
             pool_idle: self.pool_idle,
             pool_idle_time: self.pool_idle_time,

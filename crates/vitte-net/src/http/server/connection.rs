@@ -25,7 +25,7 @@ use super::request::host_of;
 use super::settings::Settings;
 use super::{Handler, Reply, Request, told};
 use crate::http::body::Body;
-use crate::http::client::Received;
+use crate::http::client::{FromHyper, Received};
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
 use crate::http::guard::{Fault, Guard, Line, head};
 use crate::network::BoxStream;
@@ -39,12 +39,12 @@ const WINDOW: u32 = 1 << 20;
 
 /// What requests on one connection have in common.
 #[derive(Clone)]
-pub(super) struct Connection {
-    pub(super) settings: Arc<Settings>,
+pub(in crate::http) struct Connection {
+    pub(in crate::http) settings: Arc<Settings>,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) local: SocketAddr,
-    pub(super) peer: SocketAddr,
-    pub(super) tls: bool,
+    pub(in crate::http) peer: SocketAddr,
+    pub(in crate::http) tls: bool,
 }
 
 impl Connection {
@@ -114,9 +114,13 @@ impl Connection {
         let guard = Guard::raw(stream, early, limits);
         let service = {
             let activity = Arc::clone(&activity);
-            service_fn(move |request| {
+            service_fn(move |request: http::Request<Incoming>| {
                 let (connection, activity) = (self.clone(), Arc::clone(&activity));
-                async move { Ok::<_, Infallible>(connection.answer_h2(request, activity).await) }
+                async move {
+                    let (head, incoming) = http::Request::into_parts(request);
+                    let body = FromHyper::body(incoming, head.version);
+                    Ok::<_, Infallible>(connection.answer_many(head, body, activity).await)
+                }
             })
         };
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -165,20 +169,21 @@ impl Connection {
         let (head, incoming) = request.into_parts();
         let method = head.method.clone();
         let version = head.version;
-        let mut request = self.request(head, incoming);
+        let mut request = self.request(head, FromHyper::body(incoming, version));
         request.upgrade = upgrade.filter(|_| version == Version::HTTP_11);
         let reply = self.reply(request).await;
         line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
         self.finish(reply, Some(over), &method)
     }
 
-    async fn answer_h2(
+    /// One request of HTTP/2 or HTTP/3.
+    pub(in crate::http) async fn answer_many(
         &self,
-        request: http::Request<Incoming>,
+        head: request::Parts,
+        incoming: Body,
         activity: Arc<Activity>,
     ) -> http::Response<Body> {
         let mut handling = Handling::new(activity);
-        let (head, incoming) = request.into_parts();
         let method = head.method.clone();
         let reply = match h2_host(&head) {
             Ok(()) => self.reply(self.request(head, incoming)).await,
@@ -194,12 +199,13 @@ impl Connection {
         response
     }
 
-    fn request(&self, head: request::Parts, incoming: Incoming) -> Request {
-        let received = Received::request(incoming, head.version, self.settings.limits.body_time);
-        let body = if received.is_end_stream() || received.size_hint().exact() == Some(0) {
-            Body::empty()
+    fn request(&self, head: request::Parts, incoming: Body) -> Request {
+        let limit = self.settings.max_body;
+        let body = if incoming.is_empty() {
+            incoming
         } else {
-            Body::boxed(Bounded { received, left: self.settings.max_body, limit: self.settings.max_body })
+            let received = Received::request(incoming, head.version, self.settings.limits.body_time);
+            Body::boxed(Bounded { received, left: limit, limit })
         };
         Request {
             head,
@@ -237,6 +243,9 @@ impl Connection {
         *response.headers_mut() = reply.headers;
         let fields = response.headers_mut();
         fields.entry(header::DATE).or_insert_with(|| self.settings.clock.date());
+        if let Some(elsewhere) = &self.settings.alt_svc {
+            fields.entry(header::ALT_SVC).or_insert_with(|| elsewhere.clone());
+        }
         // The framing is ours and hyper's.
         fields.remove(header::TRANSFER_ENCODING);
         let no_body = reply.status.is_informational() || matches!(reply.status.as_u16(), 204 | 304);
@@ -386,7 +395,7 @@ impl http_body::Body for Bounded {
 }
 
 /// What happens on an HTTP/2 connection, whose streams have no time-outs of their own.
-struct Activity {
+pub(in crate::http) struct Activity {
     /// Requests that a handler has.
     handling: AtomicU64,
     /// Responses whose body is not done.
@@ -394,7 +403,7 @@ struct Activity {
     last: Mutex<Instant>,
 }
 
-enum Verdict {
+pub(in crate::http) enum Verdict {
     /// Nobody asks for anything.
     Idle,
     /// The client takes nothing of what it asked for.
@@ -402,7 +411,7 @@ enum Verdict {
 }
 
 impl Activity {
-    fn new() -> Self {
+    pub(in crate::http) fn new() -> Self {
         Self { handling: AtomicU64::new(0), sending: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
     }
 
@@ -411,7 +420,7 @@ impl Activity {
     }
 
     /// Waits until nothing has happened for too long.
-    async fn watch(&self, idle: Duration, stalled: Duration) -> Verdict {
+    pub(in crate::http) async fn watch(&self, idle: Duration, stalled: Duration) -> Verdict {
         loop {
             let busy = self.handling.load(Ordering::Relaxed) > 0;
             let sending = self.sending.load(Ordering::Relaxed) > 0;

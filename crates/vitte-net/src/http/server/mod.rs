@@ -24,8 +24,11 @@ pub use self::request::{Request, Upgrade};
 pub use self::router::Router;
 pub use self::settings::ServerBuilder;
 
-use self::connection::Connection;
+#[allow(unused_imports, reason = "without HTTP/3 nobody asks")]
+pub(super) use self::connection::Activity;
+pub(super) use self::connection::Connection;
 use self::settings::Settings;
+use super::h3;
 use crate::network::{BoxFuture, BoxStream, Target, TcpListen};
 use crate::tcp::accept_patiently;
 
@@ -50,7 +53,7 @@ where
     }
 }
 
-/// A listening server of HTTP/1.1 and HTTP/2.
+/// A listening server of HTTP/1.1 and HTTP/2, and of HTTP/3 where that is wanted.
 ///
 /// ```no_run
 /// use vitte_net::http::{Request, Router, Server};
@@ -66,6 +69,7 @@ where
 /// ```
 pub struct Server {
     listener: Box<dyn TcpListen>,
+    h3: Option<h3::Listening>,
     address: SocketAddr,
     settings: Arc<Settings>,
 }
@@ -168,11 +172,21 @@ impl Drop for Serving {
 
 /// Accepts until told to stop. The connections are given back, so that whoever stops the server waits for them.
 async fn accept(
-    server: Server,
+    mut server: Server,
     handler: Arc<dyn Handler>,
     mut stopped: watch::Receiver<bool>,
 ) -> (io::Result<()>, JoinSet<()>) {
     let mut connections = JoinSet::new();
+    if let Some(h3) = server.h3.take() {
+        let template = Connection {
+            settings: Arc::clone(&server.settings),
+            handler: Arc::clone(&handler),
+            local: server.address,
+            peer: server.address,
+            tls: true,
+        };
+        connections.spawn(h3.run(template, server.settings.max_connections, stopped.clone()));
+    }
     let places = Arc::new(Semaphore::new(server.settings.max_connections));
     let ended = loop {
         let next = async {
@@ -206,6 +220,6 @@ async fn accept(
 }
 
 /// Waits until the server is to stop. One whose owner is gone is.
-async fn told(stopped: &mut watch::Receiver<bool>) {
+pub(super) async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -8,18 +8,21 @@ use http::HeaderValue;
 
 use super::Server;
 use crate::http::guard::Limits;
+use crate::http::h3;
 use crate::network::{Network, OsNetwork, Target, TcpOptions};
 use crate::tls::ServerTls;
 
 /// What a [`Server`] goes by.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(in crate::http) struct Settings {
     pub(super) tls: Option<ServerTls>,
-    pub(super) limits: Limits,
+    pub(in crate::http) limits: Limits,
     pub(super) max_body: u64,
     pub(super) max_connections: usize,
     pub(super) hosts: Vec<String>,
     pub(super) http2: bool,
+    /// Where else the same is served, by HTTP/3.
+    pub(super) alt_svc: Option<HeaderValue>,
     pub(super) clock: Clock,
 }
 
@@ -59,6 +62,7 @@ pub struct ServerBuilder {
     max_connections: usize,
     hosts: Vec<String>,
     http2: bool,
+    http3: bool,
 }
 
 impl Default for ServerBuilder {
@@ -75,6 +79,7 @@ impl Default for ServerBuilder {
             max_connections: 4096,
             hosts: Vec::new(),
             http2: true,
+            http3: false,
         }
     }
 }
@@ -150,10 +155,17 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether HTTP/3 is spoken at the same port, by UDP, and offered by `Alt-Svc` to those who come by TCP.
+    /// It needs [`tls`](Self::tls). Default: no.
+    pub fn http3(mut self, speak: bool) -> Self {
+        self.http3 = speak;
+        self
+    }
+
     /// Listens at the first address of `at` that can be taken.
     ///
     /// # Errors
-    /// What [`Target::resolve`] says, or the last address's error, naming that address.
+    /// What [`Target::resolve`] says, or the last address's error, naming that address. HTTP/3 without TLS.
     ///
     /// # Cancel safety
     /// Dropping the future leaves no listener behind.
@@ -170,6 +182,12 @@ impl ServerBuilder {
         }
         let listener = bound?;
         let address = listener.local_addr()?;
+        let h3 = match (&self.tls, self.http3) {
+            (_, false) => None,
+            (Some(tls), true) => Some(h3::Listening::bind(address, &self.network, tls).await?),
+            (None, true) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "HTTP/3 needs TLS")),
+        };
+        let alt_svc = h3.as_ref().map(|_| format!("h3=\":{}\"; ma=3600", address.port()));
         let protocols: &[&str] = if self.http2 { &["h2", "http/1.1"] } else { &["http/1.1"] };
         let settings = Settings {
             tls: self.tls.map(|tls| tls.with_alpn(protocols.iter().copied())),
@@ -184,8 +202,10 @@ impl ServerBuilder {
             max_connections: self.max_connections,
             hosts: self.hosts,
             http2: self.http2,
+            // A port is text.
+            alt_svc: alt_svc.and_then(|text| HeaderValue::try_from(text).ok()),
             clock: Clock { network: self.network, written: Mutex::new((0, HeaderValue::from_static(""))) },
         };
-        Ok(Server { listener, address, settings: Arc::new(settings) })
+        Ok(Server { listener, h3, address, settings: Arc::new(settings) })
     }
 }

@@ -6,7 +6,6 @@
 //! | `mod.rs` | endpoints, dialling, listening |
 //! | `lanes.rs` | the two halves of a link |
 //! | `seat.rs` | the one task of a link |
-//! | `socket.rs` | our sockets under quinn |
 //! | `config.rs` | limits and seeds |
 //! | `failure.rs` | errors |
 
@@ -14,7 +13,6 @@ mod config;
 mod failure;
 mod lanes;
 mod seat;
-mod socket;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +28,7 @@ use self::failure::{CLOSE_NO_IDENTITY, CLOSE_WRONG_PEER};
 use self::seat::{Seat, Seats};
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport};
 use crate::network::Network;
+use crate::quic;
 use crate::tls::{MeshTls, peer_of_quic};
 
 pub use self::lanes::{Reader, Writer};
@@ -161,9 +160,9 @@ impl Endpoints {
     }
 
     async fn bind(&self, at: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<Endpoint, LinkError> {
-        let datagrams = self.network.bind_udp(at, &config::socket()).await?;
-        let socket = socket::for_quinn(datagrams)?;
-        let config = config::endpoint(&self.network);
+        let datagrams = self.network.bind_udp(at, &quic::socket_options()).await?;
+        let socket = quic::for_quinn(datagrams)?;
+        let config = quic::endpoint(&self.network);
         let seats = Arc::new(Seats::default());
         let quinn = quinn::Endpoint::new_with_abstract_socket(config, server, socket, seats.clone())?;
         Ok(Endpoint { quinn, seats })

@@ -13,7 +13,7 @@ use crate::network::Datagrams;
 
 /// The operating system's socket, where there is one, goes to quinn's own runtime, which knows GSO, GRO
 /// and ECN. Everything else goes one datagram at a time through [`Adapter`].
-pub(super) fn for_quinn(datagrams: Arc<dyn Datagrams>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+pub(crate) fn for_quinn(datagrams: Arc<dyn Datagrams>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     match datagrams.os_socket() {
         Some(socket) => TokioRuntime.wrap_udp_socket(socket?),
         None => Ok(Arc::new(Adapter { datagrams, writers: Arc::default() })),

@@ -1,0 +1,186 @@
+//! The client's side: sockets, connections, one request.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use quinn::TokioRuntime;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::stream::{Incoming, of_connection, of_stream};
+use crate::http::body::Body;
+use crate::http::error::{HttpError, HttpErrorKind, Stage};
+use crate::network::{Network, Target};
+use crate::tls::ClientTls;
+
+/// How long one address may stay silent while there are others.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// The sockets of a client, one for each family, made when they are needed.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Endpoints {
+    v4: OnceCell<quinn::Endpoint>,
+    v6: OnceCell<quinn::Endpoint>,
+}
+
+impl Endpoints {
+    async fn to(&self, address: SocketAddr, network: &Arc<dyn Network>) -> io::Result<&quinn::Endpoint> {
+        let (cell, any) = match address {
+            SocketAddr::V4(_) => (&self.v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+            SocketAddr::V6(_) => (&self.v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
+        };
+        cell.get_or_try_init(|| async {
+            let socket = network.bind_udp(any, &crate::quic::socket_options()).await?;
+            let socket = crate::quic::for_quinn(socket)?;
+            let config = crate::quic::endpoint(network);
+            quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
+        })
+        .await
+    }
+}
+
+/// A connection that takes requests.
+#[derive(Clone)]
+pub(in crate::http) struct Sender {
+    h3: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
+    quinn: quinn::Connection,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("to", &self.quinn.remote_address()).finish()
+    }
+}
+
+/// A new connection, and what must be kept running for it.
+pub(in crate::http) struct Dialled {
+    pub(in crate::http) sender: Sender,
+    pub(in crate::http) driver: crate::network::BoxFuture<'static, ()>,
+}
+
+impl Sender {
+    /// Connects to `host`, whose addresses are tried one after another.
+    pub(in crate::http) async fn connect(
+        endpoints: &Endpoints,
+        network: &Arc<dyn Network>,
+        tls: &ClientTls,
+        host: &str,
+        port: u16,
+        max_head: usize,
+    ) -> Result<Dialled, HttpError> {
+        let config = super::client_config(network, tls)?;
+        let addresses = Target::from((host, port)).resolve(&**network).await;
+        let addresses = addresses.map_err(|error| HttpError::new(Stage::Connect, error))?;
+        let mut failure = HttpError::new(Stage::Connect, HttpErrorKind::Closed);
+        let count = addresses.len();
+        for (i, address) in addresses.into_iter().enumerate() {
+            let attempt = async {
+                let endpoint = endpoints.to(address, network).await?;
+                let connecting = endpoint.connect_with(config.clone(), address, host);
+                connecting.map_err(io::Error::other)?.await.map_err(io::Error::from)
+            };
+            // The last one has all the time there is.
+            let wait = if i + 1 == count { Duration::from_secs(3600) } else { ATTEMPT };
+            match timeout(wait, attempt).await {
+                Ok(Ok(connection)) => return Self::speak(connection, max_head).await,
+                Ok(Err(error)) => failure = of_quinn(address, &error),
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    async fn speak(quinn: quinn::Connection, max_head: usize) -> Result<Dialled, HttpError> {
+        let mut builder = h3::client::builder();
+        builder.max_field_section_size(max_head as u64).send_grease(false);
+        let made = builder.build(h3_quinn::Connection::new(quinn.clone())).await;
+        let (mut driver, h3) = made.map_err(|error| of_connection(Stage::Exchange, &error))?;
+        let driver = Box::pin(async move {
+            let error = driver.wait_idle().await;
+            tracing::debug!(%error, "an HTTP/3 connection ended");
+        });
+        Ok(Dialled { sender: Self { h3, quinn }, driver })
+    }
+
+    pub(in crate::http) fn is_closed(&self) -> bool {
+        self.quinn.close_reason().is_some()
+    }
+
+    /// Sends a request and waits for the head of the response. A request of which nothing was sent comes back
+    /// with the error.
+    pub(in crate::http) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, (HttpError, Option<Box<Request<Body>>>)> {
+        let (head, body) = request.into_parts();
+        let stream = self.h3.send_request(Request::from_parts(head.clone(), ())).await;
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                let error = of_stream(Stage::Exchange, &error);
+                let unsent = matches!(error.kind(), HttpErrorKind::Closed | HttpErrorKind::TimedOut { .. });
+                return Err((error, unsent.then(|| Box::new(Request::from_parts(head, body)))));
+            }
+        };
+        let (mut send, receive) = stream.split();
+        let upload = if body.is_end_stream() {
+            send.finish().await.map_err(|error| (of_stream(Stage::Exchange, &error), None))?;
+            None
+        } else {
+            Some(tokio::spawn(upload(body, send)))
+        };
+        let mut body = Incoming::new(receive, upload);
+        let head = body.half_mut().recv_response().await;
+        let head = head.map_err(|error| (of_stream(Stage::Exchange, &error), None))?;
+        let mut response = head.map(|()| Body::boxed(body));
+        *response.version_mut() = Version::HTTP_3;
+        Ok(response)
+    }
+}
+
+type SendHalf = h3::client::RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+
+/// Sends a body. A body that fails resets the stream: the server must not take half of it for all.
+async fn upload(mut body: Body, mut send: SendHalf) {
+    loop {
+        match body.chunk().await {
+            Ok(Some(bytes)) => {
+                if send.send_data(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => {
+                let _ = send.finish().await;
+                return;
+            }
+            Err(_) => {
+                send.stop_stream(h3::error::Code::H3_REQUEST_CANCELLED);
+                return;
+            }
+        }
+    }
+}
+
+/// A handshake that failed: TLS has its own stage.
+fn of_quinn(address: SocketAddr, error: &io::Error) -> HttpError {
+    let transport = error.get_ref().and_then(|inner| inner.downcast_ref::<quinn::ConnectionError>());
+    let stage = match transport {
+        // RFC 9001, section 4.8: alerts of TLS are errors 0x100 to 0x1ff.
+        Some(quinn::ConnectionError::TransportError(error)) if u64::from(error.code) & !0xff == 0x100 => {
+            Stage::Tls
+        }
+        Some(quinn::ConnectionError::ConnectionClosed(close))
+            if u64::from(close.error_code) & !0xff == 0x100 =>
+        {
+            Stage::Tls
+        }
+        _ => Stage::Connect,
+    };
+    let kind = if stage == Stage::Tls { io::ErrorKind::InvalidData } else { error.kind() };
+    HttpError::new(stage, io::Error::new(kind, format!("{address}: {error}")))
+}
