@@ -123,10 +123,15 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         let (ours, raw) = (median(ours), median(raw));
         passed &= ratio >= BAR;
         if options.json {
-            println!("{}", json!({ "name": name, "unit": unit, "ours": ours, "raw": raw, "ratio": ratio, "bar": BAR }));
+            println!(
+                "{}",
+                json!({ "name": name, "unit": unit, "ours": ours, "raw": raw, "ratio": ratio, "bar": BAR })
+            );
         } else {
             let verdict = if ratio >= BAR { "pass" } else { "MISSED" };
-            println!("{name:<10} ours {ours:>10.0} hyper {raw:>10.0} {unit:<5} ratio {ratio:.3}  bar {BAR} {verdict}");
+            println!(
+                "{name:<10} ours {ours:>10.0} hyper {raw:>10.0} {unit:<5} ratio {ratio:.3}  bar {BAR} {verdict}"
+            );
         }
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -211,7 +216,9 @@ pub(crate) async fn far(far: Far) -> anyhow::Result<()> {
         let length = far.download;
         tokio::spawn(async move {
             let service = service_fn(move |_| async move { Ok::<_, Infallible>(answer(length)) });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }

@@ -76,7 +76,8 @@ async fn nginx_before_us_and_behind_us() {
     assert!(soon(coded.bytes()).await.expect("a body") == text);
     // Half of it was here already.
     let to = folder.join("copy");
-    let etag = soon(client.get(&url).decode(false).send()).await.expect("an answer").headers()["etag"].clone();
+    let etag =
+        soon(client.get(&url).decode(false).send()).await.expect("an answer").headers()["etag"].clone();
     fs::write(to.with_extension("part"), &text[..200_000]).expect("a file can be written");
     fs::write(to.with_extension("part.etag"), etag.as_bytes()).expect("a file can be written");
     let done = soon(Download::new(&client, &url, &to).run()).await.expect("all of it");
