@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio::time::sleep;
-use vitte_net::{Address, Config, Mesh, Peer, Transport, Undelivered};
+use vitte_net::{Address, Config, Mesh, Peer, Priority, Transport, Undelivered};
 use vitte_net_sim::{Cluster, Failure, Fault, LinkSettings, Node, seeds};
 
 const SEEDS: u64 = 8;
@@ -37,6 +39,36 @@ fn latest_over_tls() {
 #[test]
 fn latest_over_websocket() {
     sweep(Transport::Ws, latest);
+}
+
+#[test]
+fn datagrams_over_quic() {
+    sweep(Transport::Quic, datagrams);
+}
+
+#[test]
+fn datagrams_over_tls() {
+    sweep(Transport::Tls, datagrams);
+}
+
+#[test]
+fn datagrams_over_websocket() {
+    sweep(Transport::Ws, datagrams);
+}
+
+#[test]
+fn a_flood_of_datagrams_leaves_room_over_quic() {
+    flood(Transport::Quic);
+}
+
+#[test]
+fn a_flood_of_datagrams_leaves_room_over_tls() {
+    flood(Transport::Tls);
+}
+
+#[test]
+fn a_flood_of_datagrams_leaves_room_over_websocket() {
+    flood(Transport::Ws);
 }
 
 fn sweep(transport: Transport, run: fn(u64, Transport) -> Result<(), Box<Failure>>) {
@@ -167,4 +199,119 @@ fn latest(seed: u64, transport: Transport) -> Result<(), Box<Failure>> {
             }
         });
     cluster.run().map(|_| ())
+}
+
+/// What was counted as delivered is what was taken, in order and once; nothing is left in flight.
+fn datagrams(seed: u64, transport: Transport) -> Result<(), Box<Failure>> {
+    let taken = Taken::default();
+    let of_server = taken.clone();
+    let mut cluster = troubled(seed, transport)
+        .node("server", move |node| {
+            let taken = of_server.clone();
+            async move {
+                let mesh = mesh(&node, Some(format!("{transport}://0.0.0.0:{PORT}"))).await;
+                let mut incoming = mesh.accept_datagrams::<u64>("ticks/v1").expect("the name is free");
+                let (_, channel) = incoming.next().await.expect("a channel comes");
+                let (_sender, mut receiver) = channel.split();
+                let mut rng = node.rng("reading");
+                while let Some(value) = receiver.recv().await.expect("the session lives") {
+                    taken.lock().expect("no panic").push(value);
+                    pause(8, &mut rng).await;
+                }
+                std::future::pending().await
+            }
+        })
+        .client("client", move |node| {
+            let taken = taken.clone();
+            async move {
+                let mesh = mesh(&node, None).await;
+                let peer = meet(&mesh, transport).await;
+                let channel = peer.datagrams::<u64>("ticks/v1").open().await.expect("accepted");
+                let (sender, _receiver) = channel.split();
+                let mut rng = node.rng("sending");
+                for value in 1..=VALUES {
+                    pause(6, &mut rng).await;
+                    let lifetime = if value % 3 == 0 { 50 } else { 5000 };
+                    sender
+                        .send_within(&value, Duration::from_millis(lifetime))
+                        .expect("there is always room");
+                    let counters = sender.counters().expect("it lives");
+                    assert!(counters.balanced(), "{counters:?}");
+                    assert!(counters.delivered <= taken.lock().expect("no panic").len() as u64);
+                }
+                sender.finish().await.expect("the session lives");
+                let counters = sender.counters().expect("it lives");
+                let taken = taken.lock().expect("no panic");
+                assert!(taken.is_sorted_by(|one, next| one < next), "out of order, or twice");
+                assert_eq!((counters.offered, counters.delivered), (VALUES, taken.len() as u64));
+                assert!(counters.balanced() && counters.in_flight == 0, "{counters:?}");
+                assert!(counters.delivered > VALUES / 4, "{counters:?}");
+                Ok(())
+            }
+        });
+    cluster.run().map(|_| ())
+}
+
+/// A link of 1 MB/s, a sender of datagrams that always has one, and a byte stream of the same class beside it.
+fn flood(transport: Transport) {
+    const RATE: u64 = 1_000_000;
+    const BYTES: usize = 600_000;
+    const TIME: Duration = Duration::from_millis(2500);
+    let mut settings = LinkSettings::default();
+    settings.latency = Duration::from_millis(10);
+    settings.bandwidth = std::num::NonZeroU64::new(RATE);
+    let mut cluster = Cluster::new(1)
+        .limit(Duration::from_secs(60))
+        .link(settings)
+        .node("server", move |node| async move {
+            let mesh = mesh(&node, Some(format!("{transport}://0.0.0.0:{PORT}"))).await;
+            let mut ticks = mesh.accept_datagrams_raw("ticks").expect("the name is free");
+            let mut blobs = mesh.accept_bytes("blob").expect("the name is free");
+            tokio::spawn(async move {
+                let (_, channel) = ticks.next().await.expect("a channel comes");
+                let (_sender, mut receiver) = channel.split();
+                while let Ok(Some(_)) = receiver.recv().await {}
+            });
+            let (_, mut stream) = blobs.next().await.expect("a stream comes");
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.expect("the session lives");
+            std::future::pending().await
+        })
+        .client("client", move |node| async move {
+            let mesh = mesh(&node, None).await;
+            let peer = meet(&mesh, transport).await;
+            let (ticks, _receiver) = peer.raw_datagrams("ticks").open().await.expect("accepted").split();
+            let flood = async {
+                loop {
+                    // Eight times what the link takes.
+                    for _ in 0..8 {
+                        ticks.send(vec![1; 1000]).expect("there is always room");
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let mut stream =
+                peer.byte_stream("blob").priority(Priority::Normal).open().await.expect("accepted");
+            let begun = Instant::now();
+            let transfer = async {
+                sleep(Duration::from_millis(500)).await;
+                stream.write_all(&vec![2; BYTES]).await.expect("the session lives");
+                stream.shutdown().await.expect("all is read");
+            };
+            tokio::select! {
+                biased;
+                () = transfer => {}
+                () = flood => {}
+            }
+            let took = begun.elapsed();
+            let counters = ticks.counters().expect("it lives");
+            let rate = counters.delivered * 1000 / u64::try_from(took.as_millis()).unwrap_or(1);
+            println!("{transport}: {BYTES} bytes in {took:?}, {rate} datagrams a second beside them");
+            assert!(took < TIME, "the byte stream was starved: {took:?}");
+            assert!(rate > 200, "the datagrams were starved: {rate} a second");
+            Ok(())
+        });
+    if let Err(failure) = cluster.run() {
+        panic!("{failure}");
+    }
 }

@@ -54,4 +54,7 @@ mount! {
     a_reader_that_stops_holds_up_no_other_stream
     a_latest_channel_delivers_the_newest_and_says_what_it_superseded
     a_channel_of_another_class_is_refused_at_open
+    datagrams_arrive_in_order_and_are_counted
+    datagrams_too_long_for_a_packet_arrive_and_too_long_ones_are_refused
+    draining_does_not_wait_for_the_count_of_datagrams
 }

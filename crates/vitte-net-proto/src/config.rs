@@ -29,6 +29,11 @@ pub struct Config {
     pub replay_max: u64,
     /// The same for all streams of a session together. Default 64 MiB.
     pub replay_budget: u64,
+    /// Bytes of datagrams that a channel holds at each end: those that wait to be transmitted, and those that
+    /// wait to be taken. Then the oldest is dropped; one is always held. Default 64 KiB.
+    pub datagram_queue: usize,
+    /// The same as a count of datagrams. Default 256.
+    pub datagram_queue_messages: usize,
     /// Streams the peer may have open at once. Default 1,024.
     pub max_streams: u64,
     /// Streams the peer may open and give up in a row: by a RESET, or by a STOP before anything was answered.
@@ -75,6 +80,8 @@ impl Default for Config {
             send_queue_messages: 16_384,
             replay_max: 4 << 20,
             replay_budget: 64 << 20,
+            datagram_queue: 64 << 10,
+            datagram_queue_messages: 256,
             max_streams: 1024,
             abandoned_burst: 1024,
             abandoned_per_second: 1000,

@@ -18,6 +18,8 @@ pub const REASON_MAX: usize = 512;
 pub const CONTROL_MAX: usize = 4096;
 /// The longest body of a DATA frame, in bytes: 64 KiB and its header.
 pub const DATA_MAX: usize = 65_536 + 32;
+/// The longest payload of a DATAGRAM frame, in bytes: with its header it fits into one TLS record.
+pub const DATAGRAM_MAX: usize = 15_000;
 /// Entries of one RESUME frame.
 pub const RESUME_ENTRIES_MAX: usize = 96;
 
@@ -109,6 +111,8 @@ pub enum Frame<'a> {
     /// What the receiver of a direction of class latest has consumed: `count` messages, and bit i says
     /// whether the one i before the last of them was delivered.
     Latest { stream: StreamId, count: u64, delivered: u64 },
+    /// A message of class datagram, by its number in this direction.
+    Datagram { stream: StreamId, number: u64, payload: &'a [u8] },
     /// How many streams the peer may open in all.
     MaxStreams { count: u64 },
     /// Asks for a PONG with the same token.
@@ -166,7 +170,11 @@ pub fn read_frame(bytes: &[u8]) -> Result<Decoded<'_>, Violation> {
     let Some((len, len_len)) = read_varint(&bytes[kind_len..]) else {
         return Ok(Decoded::Incomplete(bytes.len() + 1));
     };
-    let max = if kind == kind::DATA || kind == kind::DATAGRAM { DATA_MAX } else { CONTROL_MAX };
+    let max = match kind {
+        kind::DATA => DATA_MAX,
+        kind::DATAGRAM => DATAGRAM_MAX + 16,
+        _ => CONTROL_MAX,
+    };
     let len = match usize::try_from(len) {
         Ok(len) if len <= max => len,
         _ => {
@@ -220,6 +228,14 @@ fn read_body(kind: u64, body: &[u8]) -> Result<Option<Frame<'_>>, Violation> {
         },
         kind::RETIRE => Frame::Retire { stream: body.stream()? },
         kind::OFFSETS => Frame::Offsets { stream: body.stream()?, offsets: read_offsets(&mut body)? },
+        kind::DATAGRAM => {
+            let (stream, number) = (body.stream()?, body.varint()?);
+            let payload = core::mem::take(&mut body.0);
+            if number == VARINT_MAX || payload.len() > DATAGRAM_MAX {
+                return Err(Violation::malformed("a DATAGRAM frame too long, or with a number too great"));
+            }
+            Frame::Datagram { stream, number, payload }
+        }
         kind::LATEST => {
             let stream = body.stream()?;
             let count = body.varint()?;
@@ -324,6 +340,13 @@ pub fn put_data_header(out: &mut Vec<u8>, stream: StreamId, offset: u64, push: b
     out.push(u8::from(push));
 }
 
+/// Bytes of a whole DATAGRAM frame.
+#[must_use]
+pub fn datagram_len(stream: StreamId, number: u64, payload: usize) -> usize {
+    let body = varint_len(stream.0) + varint_len(number) + payload;
+    1 + varint_len(body as u64) + body
+}
+
 /// Cuts a reason to [`REASON_MAX`] bytes at a character boundary.
 #[must_use]
 pub fn cut_reason(reason: &str) -> &str {
@@ -415,6 +438,13 @@ impl Frame<'_> {
                 put_varint(out, stream.0);
                 put_offsets(out, offsets);
             }),
+            Self::Datagram { stream, number, payload } => {
+                put_varint(out, kind::DATAGRAM);
+                put_varint(out, (varint_len(stream.0) + varint_len(*number) + payload.len()) as u64);
+                put_varint(out, stream.0);
+                put_varint(out, *number);
+                out.extend_from_slice(payload);
+            }
             Self::Latest { stream, count, delivered } => put_framed(out, kind::LATEST, |out| {
                 put_varint(out, stream.0);
                 put_varint(out, *count);

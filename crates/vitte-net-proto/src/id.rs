@@ -104,11 +104,13 @@ pub enum DeliveryClass {
     Reliable = 0,
     /// Only the newest value matters: older ones that wait are superseded. Order is kept.
     Latest = 1,
+    /// Messages may be lost, and are never sent again. Those that arrive do so in order, and are counted.
+    Datagram = 2,
 }
 
 impl DeliveryClass {
     /// All of them, by their numbers on the wire.
-    pub const ALL: [Self; 2] = [Self::Reliable, Self::Latest];
+    pub const ALL: [Self; 3] = [Self::Reliable, Self::Latest, Self::Datagram];
 }
 
 /// One ordered sequence of frames on a link.
@@ -124,6 +126,8 @@ impl Lane {
     pub const CONTROL: Self = Self(0);
     /// Lanes of a link that has several: control, urgent, normal, and eight for bulk.
     pub const COUNT: u8 = 11;
+    /// No lane: a frame that travels alone, unordered, and may be lost. Only links with several lanes have it.
+    pub const DATAGRAM: Self = Self(u8::MAX);
     const BULK_FIRST: u8 = 3;
     const BULK_COUNT: u8 = Self::COUNT - Self::BULK_FIRST;
 

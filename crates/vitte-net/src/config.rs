@@ -105,6 +105,11 @@ impl Config {
         /// Bytes that a channel holds before they are transmitted; then `send` waits. Default 1 MiB; from 1
         /// byte (one message at a time) to 1 GiB.
         send_queue: usize => session.send_queue;
+        /// Bytes of datagrams that a channel holds at each end, those that wait to be transmitted and those that
+        /// wait to be taken: then the oldest is dropped. One is always held. Default 64 KiB; from 1 byte to 16 MiB.
+        datagram_queue: usize => session.datagram_queue;
+        /// The same as a count of datagrams. Default 256; from 1 to 65,536.
+        datagram_queue_messages: usize => session.datagram_queue_messages;
         /// Streams (channels, calls, byte streams) that a peer may have open at once. Default 1,024; from 1
         /// to 1,048,576.
         max_streams: u64 => session.max_streams;
@@ -217,6 +222,8 @@ impl Config {
             "twice max_message to 16 GiB",
         )?;
         within("send_queue", session.send_queue, 1, 1 << 30, "1 byte to 1 GiB")?;
+        within("datagram_queue", session.datagram_queue, 1, 16 << 20, "1 byte to 16 MiB")?;
+        within("datagram_queue_messages", session.datagram_queue_messages, 1, 1 << 16, "1 to 65,536")?;
         within("max_streams", session.max_streams, 1, 1 << 20, "1 to 1,048,576")?;
         within("replay_max", session.replay_max, 64 << 10, 1 << 30, "64 KiB to 1 GiB")?;
         within("replay_budget", session.replay_budget, session.replay_max, 1 << 34, "replay_max to 16 GiB")?;

@@ -1,8 +1,8 @@
 //! vitte-net: the asynchronous network library of the Vitte language.
 //!
 //! A mesh-oriented, multi-transport messaging layer: peers that multiplex typed channels, calls and byte
-//! streams over QUIC, TCP+TLS and WebSocket. Every send ends as delivered, refused, expired or unknown, and
-//! its sender can learn which. Beside it stand the plain primitives, which know of no mesh.
+//! streams over QUIC, TCP+TLS and WebSocket. Every send ends as delivered, refused, expired, superseded or
+//! unknown, and its sender can learn which. Beside it stand the plain primitives, which know of no mesh.
 //!
 //! # Layout
 //!
@@ -58,6 +58,7 @@ pub use self::{
     address::{Address, Transport},
     call::{Call, CallContext, CallError, NotSent, Refusal, Request},
     channel::bytes::PeerStream,
+    channel::datagrams::{DatagramSender, Datagrams, RawDatagramSender, RawDatagrams},
     channel::payload::Blob,
     channel::raw::{RawChannel, RawReceiver, RawSender},
     channel::receipt::{Receipt, Undelivered},

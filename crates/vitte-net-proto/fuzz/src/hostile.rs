@@ -35,7 +35,11 @@ fn drive(side: &mut Side, input: &mut Input<'_>) -> Option<()> {
             let _ = side.session.attach(LinkId(link), LinkKind { lanes, preference: 0 }, now);
         }
         let act = input.byte()?;
-        let lane = Lane(if lanes { act / 10 % 12 } else { act / 128 });
+        let lane = match act / 10 % 13 {
+            12 => Lane::DATAGRAM,
+            lane if lanes => Lane(lane % 12),
+            _ => Lane(act / 128),
+        };
         match act % 10 {
             0..=2 => side.act(input, now)?,
             3..=7 => {
@@ -104,6 +108,11 @@ fn frame(input: &mut Input<'_>, out: &mut Vec<u8>) -> Option<()> {
         8..=9 => Frame::Offsets { stream, offsets: input.offsets()? },
         10 if choice >= 128 => Frame::Latest { stream, count: input.number()?, delivered: input.number()? },
         10 => Frame::MaxStreams { count: input.number()? },
+        11 if choice >= 128 => Frame::Datagram {
+            stream,
+            number: input.number()?,
+            payload: input.bytes(usize::from(choice - 127)),
+        },
         11 => Frame::Pong { token: input.number()? },
         12 => {
             put_resume(out, choice >= 128, choice % 4 >= 2, &[(stream, input.offsets()?)]);

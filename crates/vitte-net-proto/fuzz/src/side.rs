@@ -32,6 +32,8 @@ pub(super) struct Side {
     pub(super) session: Session,
     pub(super) streams: Vec<StreamId>,
     kinds: BTreeMap<StreamId, StreamKind>,
+    /// Datagrams that were accepted of each channel of that class; none has a token.
+    pub(super) datagrams: BTreeMap<StreamId, Vec<Vec<u8>>>,
     /// Message n has the token n + 1.
     pub(super) sent: Vec<Sent>,
     pub(super) taken: BTreeMap<StreamId, Vec<Bytes>>,
@@ -48,6 +50,7 @@ impl Side {
             session: Session::new(config.clone(), local, remote, limits, Moment::ZERO),
             streams: Vec::new(),
             kinds: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
             sent: Vec::new(),
             taken: BTreeMap::new(),
             bytes_sent: BTreeMap::new(),
@@ -66,6 +69,9 @@ impl Side {
                 Event::Opened { stream, info } => {
                     self.streams.push(stream);
                     self.kinds.insert(stream, info.kind);
+                    if info.class == DeliveryClass::Datagram {
+                        self.datagrams.insert(stream, Vec::new());
+                    }
                     self.session.accept(stream, now);
                 }
                 Event::Settled { token, outcome } => {
@@ -133,6 +139,7 @@ impl Side {
         let priority = Priority::ALL[usize::from(choices % 3)];
         let class = match (kind, choices % 5) {
             (StreamKind::Channel, 1) => DeliveryClass::Latest,
+            (StreamKind::Channel, 2) => DeliveryClass::Datagram,
             _ => DeliveryClass::Reliable,
         };
         let name = if choices >= 224 { "no" } else { "yes" };
@@ -142,6 +149,9 @@ impl Side {
         if let Ok(stream) = self.session.open(info) {
             self.streams.push(stream);
             self.kinds.insert(stream, kind);
+            if class == DeliveryClass::Datagram {
+                self.datagrams.insert(stream, Vec::new());
+            }
         }
         Some(())
     }
@@ -159,6 +169,12 @@ impl Side {
             return Some(());
         }
         let deadline = (choices >= 200).then(|| now + Duration::from_millis((choices - 200).into()));
+        if let Some(sent) = self.datagrams.get_mut(&stream) {
+            if self.session.send(stream, payload.clone().into(), 0, deadline, wait).is_ok() {
+                sent.push(payload);
+            }
+            return Some(());
+        }
         let token = self.sent.len() as u64 + 1;
         if self.session.send(stream, payload.into(), token, deadline, wait).is_ok() {
             self.sent.push(sent);

@@ -15,6 +15,8 @@ struct Said {
     /// As a sender: every byte, by its offset.
     bytes: Vec<u8>,
     end: Option<u64>,
+    /// The number of the next datagram.
+    datagrams: u64,
 }
 
 #[derive(Default)]
@@ -57,10 +59,16 @@ impl Watch {
                 let said = self.streams.entry(*stream).or_default();
                 assert_eq!(*said.end.get_or_insert(*end), *end, "{stream:?}: two ends");
                 assert_eq!(
-                    said.bytes.len() as u64,
+                    said.bytes.len() as u64 + said.datagrams,
                     *end,
                     "{stream:?}: an end elsewhere than behind the bytes"
                 );
+            }
+            Frame::Datagram { stream, number, .. } => {
+                let said = self.streams.entry(*stream).or_default();
+                assert_eq!(*number, said.datagrams, "{stream:?}: a datagram out of turn, or twice");
+                assert!(said.bytes.is_empty() && said.end.is_none(), "{stream:?}: a datagram out of place");
+                said.datagrams += 1;
             }
             Frame::Offsets { stream, offsets } => self.grow(*stream, *offsets),
             Frame::Resume(resume) => {

@@ -47,6 +47,11 @@ enum Owned {
     },
     Retire(u64),
     Offsets(u64, Offsets),
+    Datagram {
+        stream: u64,
+        number: u64,
+        payload: Vec<u8>,
+    },
     Latest {
         stream: u64,
         count: u64,
@@ -105,6 +110,9 @@ impl Owned {
             }
             Self::Retire(stream) => Frame::Retire { stream: StreamId(*stream) },
             Self::Offsets(stream, offsets) => Frame::Offsets { stream: StreamId(*stream), offsets: *offsets },
+            Self::Datagram { stream, number, payload } => {
+                Frame::Datagram { stream: StreamId(*stream), number: *number, payload }
+            }
             Self::Latest { stream, count, delivered } => {
                 Frame::Latest { stream: StreamId(*stream), count: *count, delivered: *delivered }
             }
@@ -165,10 +173,11 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn open() -> impl Strategy<Value = Owned> {
-    let (reliable, latest) = (DeliveryClass::Reliable, DeliveryClass::Latest);
+    let [reliable, latest, datagram] = DeliveryClass::ALL;
     let kind = prop_oneof![
         Just((StreamKind::Channel, reliable)),
         Just((StreamKind::Channel, latest)),
+        Just((StreamKind::Channel, datagram)),
         Just((StreamKind::Call, reliable)),
         Just((StreamKind::Bytes, reliable)),
     ];
@@ -213,6 +222,8 @@ fn any_frame() -> impl Strategy<Value = Owned> {
         }),
         number().prop_map(Owned::Retire),
         (number(), offsets()).prop_map(|(stream, offsets)| Owned::Offsets(stream, offsets)),
+        (number(), 0..VARINT_MAX, prop::collection::vec(any::<u8>(), 0..300))
+            .prop_map(|(stream, number, payload)| Owned::Datagram { stream, number, payload }),
         (number(), number(), any::<u64>()).prop_map(|(stream, count, delivered)| Owned::Latest {
             stream,
             count,
@@ -320,7 +331,12 @@ proptest! {
 
 #[test]
 fn a_length_that_lies_is_refused_before_there_is_room_for_it() {
-    for (kind, max) in [(kind::DATA, DATA_MAX), (kind::STOP, CONTROL_MAX), (0x21, CONTROL_MAX)] {
+    for (kind, max) in [
+        (kind::DATA, DATA_MAX),
+        (kind::STOP, CONTROL_MAX),
+        (kind::DATAGRAM, DATAGRAM_MAX + 16),
+        (0x21, CONTROL_MAX),
+    ] {
         for len in [max as u64 + 1, VARINT_MAX] {
             let mut head = Vec::new();
             put_varint(&mut head, kind);
@@ -355,7 +371,7 @@ fn unknown_types_are_skipped_if_odd_and_an_error_if_even() {
         let bytes = raw(kind, &[1, 2, 3]);
         assert_eq!(read_frame(&bytes), Ok(Decoded::Skip(bytes.len())));
     }
-    for kind in [kind::DATAGRAM, 0x22, 0x4000, VARINT_MAX - 1] {
+    for kind in [0x22, 0x24, 0x4000, VARINT_MAX - 1] {
         assert_eq!(code_of(&raw(kind, &[1, 2, 3])), CloseCode::UNKNOWN_FRAME);
     }
 }
@@ -387,6 +403,8 @@ fn a_field_out_of_its_range_is_malformed() {
         open(0, 0, 0, &[0xff, 0xfe]),
         raw(kind::LATEST, &[0, 2, 0, 0, 0, 0, 0, 0, 0, 4]),
         raw(kind::LATEST, &[0, 2, 0, 0, 0, 0, 0, 0, 3]),
+        raw(kind::DATAGRAM, &far),
+        raw(kind::DATAGRAM, &[0; DATAGRAM_MAX + 3]),
         raw(kind::DATA, &[0, 0, 0]),
         raw(kind::DATA, &[0, 0, 2, 1]),
         raw(kind::DATA, &past_the_end),
@@ -499,6 +517,7 @@ fn the_wire_is_as_specified() {
             Frame::Open { stream: StreamId(0), open },
             "044019000001010000000000000000010000000000000002036c6f67",
         ),
+        (Frame::Datagram { stream, number: 7, payload: b"hi" }, "180404076869"),
         (Frame::Latest { stream, count: 5, delivered: 0x11 }, "20400a04050000000000000011"),
         (Frame::Resume(Resume { last: true, reply: false, entries: &[] }), "1a400101"),
         (Frame::Close { code: CloseCode::SHUTDOWN, session: true, reason: "bye" }, "1e40060b0103627965"),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{OpenError, SendError, Session};
 use crate::error::StreamCode;
-use crate::frame::{NAME_MAX, StreamKind};
+use crate::frame::{DATAGRAM_MAX, NAME_MAX, StreamKind};
 use crate::id::{DeliveryClass, StreamId};
 use crate::stream::OpenInfo;
 use crate::stream::receive::{News, Taken};
@@ -56,7 +56,8 @@ impl Session {
 
     /// Queues a message, or bytes of a byte stream, behind what was sent before. `token` comes back in
     /// [`Event::Settled`](super::Event::Settled) unless it is 0. On a channel of class latest it takes the place
-    /// of one that waits, and there is always room. A message whose `deadline` passes before its
+    /// of one that waits, and there is always room. A datagram has no token either: it is counted, and of more
+    /// than the queue holds the oldest is refused. A message whose `deadline` passes before its
     /// first byte is transmitted expires. Bytes have neither token nor deadline: both are ignored.
     ///
     /// # Errors
@@ -79,8 +80,9 @@ impl Session {
         };
         let messages = stream.info.as_ref().is_none_or(|info| info.kind != StreamKind::Bytes);
         let queued = stream.send.queued_bytes();
-        let conflates = stream.info.as_ref().is_some_and(|info| info.class == DeliveryClass::Latest);
-        let full = !conflates
+        let class = stream.info.as_ref().map_or(DeliveryClass::Reliable, |info| info.class);
+        let max = if class == DeliveryClass::Datagram { max.min(DATAGRAM_MAX as u64) } else { max };
+        let full = class == DeliveryClass::Reliable
             && (stream.send.queued_messages() >= config.send_queue_messages
                 || (queued > 0 && queued + payload.len() > config.send_queue));
         let problem = if !stream.send.open() || stream.info.is_none() {
@@ -107,7 +109,12 @@ impl Session {
         if !messages && payload.is_empty() {
             return Ok(());
         }
+        let token = if class == DeliveryClass::Datagram { 0 } else { token };
         let (token, deadline) = if messages { (token, deadline) } else { (0, None) };
+        if class == DeliveryClass::Datagram {
+            let (messages, bytes) = (config.datagram_queue_messages, config.datagram_queue);
+            stream.send.make_room(payload.len(), messages, bytes, &mut self.settled);
+        }
         stream.send.push(payload, token, deadline, &mut self.settled);
         self.settle(id);
         if let Some(at) = deadline {

@@ -35,6 +35,10 @@ impl Session {
         }
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         state.heard(now);
+        if lane == Lane::DATAGRAM {
+            return self.handle_packet(link, run, now).inspect_err(|_| self.link_down(link, now));
+        }
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         let Some(slot) = state.deframers.get_mut(usize::from(lane.0)) else {
             return Err(Violation::malformed("bytes on a lane that the link does not have"));
         };
@@ -51,7 +55,12 @@ impl Session {
         result.map(|_| ()).inspect_err(|_| self.link_down(link, now))
     }
 
-    fn handle_frame(&mut self, link: LinkId, frame: Frame<'_>, now: Moment) -> Result<(), Violation> {
+    pub(super) fn handle_frame(
+        &mut self,
+        link: LinkId,
+        frame: Frame<'_>,
+        now: Moment,
+    ) -> Result<(), Violation> {
         match frame {
             Frame::Hello(_) | Frame::Welcome { .. } => {
                 return Err(Violation::new(CloseCode::WRONG_STATE, "a second handshake on one link"));
@@ -75,6 +84,13 @@ impl Session {
                 self.forget_if_over(stream, now);
             }
             Frame::Offsets { stream, offsets } => self.handle_offsets(stream, &offsets, now)?,
+            Frame::Datagram { stream, number, payload } => {
+                self.acknowledge_soon(payload.len() as u64, now);
+                let bounds = (self.config.datagram_queue_messages, self.config.datagram_queue);
+                self.receiving(stream, now, |half, opened| {
+                    half.handle_datagram(number, payload, opened, bounds)
+                })?;
+            }
             Frame::Latest { stream, count, delivered } => self.handle_latest(stream, count, delivered)?,
             Frame::MaxStreams { count } => {
                 if count > self.may_open {

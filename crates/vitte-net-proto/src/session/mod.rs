@@ -16,6 +16,7 @@
 //! waits longer than needed.
 
 mod commands;
+mod datagrams;
 mod floods;
 mod inbound;
 mod links;
@@ -189,6 +190,7 @@ pub struct Session {
     /// A link has carried the session before: the next one begins with RESUME.
     carried: bool,
     schedule: Schedule,
+    packets: datagrams::Packets,
     /// Streams with offsets or a terminal state to tell.
     stating: VecDeque<StreamId>,
     /// Terminal states of forgotten or ended directions that were learnt.
@@ -246,6 +248,7 @@ impl Session {
             active: None,
             carried: false,
             schedule: Schedule::default(),
+            packets: datagrams::Packets::default(),
             stating: VecDeque::new(),
             retires: VecDeque::new(),
             state_now: false,
@@ -308,21 +311,16 @@ impl Session {
     }
 
     /// Nothing is queued, unacknowledged or waiting for an outcome, in either direction, and no call or byte
-    /// stream is under way. A channel may stay open: that alone is no work.
+    /// stream is under way. A channel may stay open: that alone is no work, and transmitted datagrams are none.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.streams.values().all(|stream| {
-            stream.counters.in_flight == 0
-                && stream.send.held_bytes() == 0
-                && stream.receive.held_bytes() == 0
-                && !stream.under_way()
-        })
+        self.streams.values().all(Stream::idle)
     }
 
     /// Something should go out without waiting for company.
     #[must_use]
     pub fn wants_flush(&self) -> bool {
-        !self.lost && self.active.is_some() && (self.state_now || !self.schedule.is_empty())
+        !self.lost && self.active.is_some() && (self.state_now || self.speaks())
     }
 
     /// Streams that are not forgotten.
@@ -497,6 +495,7 @@ impl Session {
                 self.events.push_back(Event::Settled { token, outcome });
             }
         }
+        stream.counters.settle_fates(stream.send.take_fates());
         let room = stream.send.queued_bytes() <= self.config.send_queue / 2
             && stream.send.queued_messages() <= self.config.send_queue_messages / 2;
         if stream.send.wants_room && (room || !stream.send.open()) {
@@ -512,7 +511,8 @@ impl Session {
             && (!stream.open_sent || stream.send.ready())
         {
             stream.scheduled = true;
-            self.schedule.push(stream.priority(), id);
+            let (priority, alone) = (stream.priority(), stream.open_sent && self.travels_alone(id));
+            if alone { self.packets.push(priority, id) } else { self.schedule.push(priority, id) }
         }
     }
 

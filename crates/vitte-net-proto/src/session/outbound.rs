@@ -26,6 +26,9 @@ impl Session {
     /// lane takes, and answers the lane; `None` when there is nothing to send now, or no room. On a link
     /// with one lane the answer is always lane 0. Poll until `None`.
     ///
+    /// The answer [`Lane::DATAGRAM`] is one frame that is to travel alone and may be lost. Of it, `capacity` says
+    /// how long such a frame may be now; 0 while none may go, so that it waits. A longer one takes a lane.
+    ///
     /// A lane with less than 4.2 KiB of room gets no control frames, one with less than 400 bytes none.
     pub fn poll_transmit(
         &mut self,
@@ -38,7 +41,10 @@ impl Session {
         let start = out.len();
         let room = capacity(Lane::CONTROL);
         let active = self.active == Some(link);
-        let speaks = active && !self.lost && !self.schedule.is_empty();
+        if !lanes && active {
+            self.packets.join(&mut self.schedule);
+        }
+        let speaks = active && !self.lost && self.speaks();
         if room >= CONTROL_ROOM {
             self.put_link_control(link, start + room, out, now);
             if active && !self.lost && (self.state_now || speaks) {
@@ -50,7 +56,13 @@ impl Session {
             return Some(Lane::CONTROL);
         }
         if speaks && !self.links.get(&link)?.waits_for_resume {
+            if lanes && self.packets.have_turn() && self.put_packet(capacity, out, now) {
+                return Some(Lane::DATAGRAM);
+            }
             let lane = self.put_data(lanes, capacity, start, out, now);
+            if lanes && lane.is_none() && self.put_packet(capacity, out, now) {
+                return Some(Lane::DATAGRAM);
+            }
             if lanes {
                 return lane;
             }
@@ -150,7 +162,9 @@ impl Session {
         loop {
             let replay_open = self.in_flight < self.config.replay_budget;
             let window_open = replay_open && self.in_flight < self.window.size();
-            let chosen = self.schedule.pop(|priority, stream| {
+            let (schedule, streams) = (&mut self.schedule, &self.streams);
+            let chosen = schedule.pop(|priority, stream| {
+                let datagram = streams.get(&stream).map_or(0, |state| state.datagram_room(stream, lanes));
                 let lane = if lanes { Lane::of(priority, stream) } else { Lane::CONTROL };
                 let room = match filled {
                     Some((taken, room)) if taken == lane => room.saturating_sub(out.len() - start),
@@ -158,12 +172,12 @@ impl Session {
                     None => capacity(lane).saturating_sub(out.len() - start),
                 };
                 let urgent = priority == Priority::Urgent && replay_open;
-                room >= SPEAK_ROOM && (window_open || urgent)
+                room >= SPEAK_ROOM.max(datagram) && (window_open || urgent)
             });
             let Some((priority, id)) = chosen else { break };
             let lane = if lanes { Lane::of(priority, id) } else { Lane::CONTROL };
             let (_, room) = *filled.get_or_insert_with(|| (lane, capacity(lane)));
-            self.speak(id, start + room, out, now);
+            self.speak(id, lanes, start + room, out, now);
             if out.len() == start {
                 // It had nothing to say any more: streams of other lanes may.
                 filled = None;
@@ -172,8 +186,17 @@ impl Session {
         filled.map(|(lane, _)| lane).filter(|_| out.len() > start)
     }
 
+    /// Bytes are under way that the peer will acknowledge.
+    pub(super) fn departed(&mut self, len: u64, now: Moment) {
+        self.in_flight += len;
+        self.window.transmitted(len, self.in_flight, now);
+        if let Some(link) = self.active.and_then(|active| self.links.get_mut(&active)) {
+            if self.in_flight == len { link.owe_afresh(now) } else { link.owe(now) }
+        }
+    }
+
     /// One stream says what it can in one frame, and goes to the end of its queue if it has more.
-    fn speak(&mut self, id: StreamId, end: usize, out: &mut Vec<u8>, now: Moment) {
+    fn speak(&mut self, id: StreamId, lanes: bool, end: usize, out: &mut Vec<u8>, now: Moment) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.scheduled = false;
         if !stream.open_sent {
@@ -183,21 +206,20 @@ impl Session {
                 Frame::Open { stream: id, open: info.to_frame(now) }.put(out);
             }
         }
+        self.speak_datagrams(id, lanes, end, out, now);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         let offset = stream.send.next();
         let room = (end - out.len()).min(FRAME_MOST);
         let room = room.saturating_sub(data_overhead(id, offset, room) + 16);
         let len = stream.send.prepare(room, now, &mut self.settled);
         if len > 0 {
-            self.in_flight += len as u64;
-            self.window.transmitted(len as u64, self.in_flight, now);
-            if let Some(link) = self.active.and_then(|active| self.links.get_mut(&active)) {
-                if self.in_flight == len as u64 { link.owe_afresh(now) } else { link.owe(now) }
-            }
             // `prepare` has begun what fits: whatever is left in the queue is for a later frame.
             let push = stream.send.drained_after(len);
             put_data_header(out, id, offset, push, len);
             stream.send.copy(len, out);
+            self.departed(len as u64, now);
         }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         match stream.send.take_end() {
             Some(SendEnd::Fin(end)) => Frame::Fin { stream: id, end }.put(out),
             Some(SendEnd::Reset(code, reason)) if out.len() + reason.len() + 32 <= end => {

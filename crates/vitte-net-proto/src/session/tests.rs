@@ -12,10 +12,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::StreamKind;
+use crate::frame::{Offsets, StreamKind};
 use crate::id::{DeliveryClass, Lane, Priority};
 use crate::stream::receive::Taken;
 
+mod datagrams;
 mod latest;
 
 const TICK: Duration = Duration::from_millis(1);
@@ -103,6 +104,8 @@ pub(super) type Pipe = BTreeMap<Lane, VecDeque<u8>>;
 pub(super) struct Link {
     pub(super) id: LinkId,
     pipes: [Pipe; 2],
+    /// Frames that travel alone, and may be lost.
+    packets: [VecDeque<Vec<u8>>; 2],
     /// What is sent is lost, in each direction.
     pub(super) mute: [bool; 2],
     /// Bytes that were transmitted, in each direction.
@@ -146,7 +149,13 @@ impl Pair {
                 return;
             }
         }
-        self.links.push(Link { id, pipes: [Pipe::new(), Pipe::new()], mute: [false; 2], bytes: [0; 2] });
+        self.links.push(Link {
+            id,
+            pipes: Default::default(),
+            packets: Default::default(),
+            mute: [false; 2],
+            bytes: [0; 2],
+        });
     }
 
     /// Cuts a link: what is on its way is lost.
@@ -169,7 +178,11 @@ impl Pair {
                     if link.mute[from] {
                         out.clear();
                     }
-                    link.pipes[from].entry(lane).or_default().extend(out.drain(..));
+                    if lane == Lane::DATAGRAM {
+                        link.packets[from].push_back(core::mem::take(&mut out));
+                    } else {
+                        link.pipes[from].entry(lane).or_default().extend(out.drain(..));
+                    }
                 }
                 assert!(out.is_empty());
             }
@@ -190,6 +203,23 @@ impl Pair {
                 let result = to.session.handle_bytes(link.id, lane, &run, self.now);
                 assert_eq!(result, Ok(()), "an honest peer broke the protocol");
                 to.events(self.now, self.accept);
+            }
+        }
+    }
+
+    /// Delivers a packet of each link and direction, the last one first if `pick` is odd; every fourth is lost,
+    /// and every fifth comes twice.
+    fn deliver_packet(&mut self, pick: usize) {
+        for link in &mut self.links {
+            for (from, packets) in link.packets.iter_mut().enumerate() {
+                let packet = if pick % 2 == 0 { packets.pop_front() } else { packets.pop_back() };
+                let times = usize::from(pick % 4 != 3) + usize::from(pick % 5 == 4);
+                for packet in core::iter::repeat_n(packet, times).flatten() {
+                    let to = &mut self.sides[1 - from];
+                    let result = to.session.handle_bytes(link.id, Lane::DATAGRAM, &packet, self.now);
+                    assert_eq!(result, Ok(()), "an honest peer broke the protocol");
+                    to.events(self.now, self.accept);
+                }
             }
         }
     }
@@ -222,6 +252,9 @@ impl Pair {
             let quiet = self.quiet();
             for pick in 0..Lane::COUNT.into() {
                 self.deliver(usize::MAX, pick);
+            }
+            while self.links.iter().any(|link| link.packets.iter().any(|packets| !packets.is_empty())) {
+                self.deliver_packet(0);
             }
             let mut moved = false;
             for side in &mut self.sides {
@@ -666,7 +699,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![8 => 0..200_usize, 2 => 0..20_000_usize, 1 => 60_000..300_000_usize];
     prop_oneof![
-        2 => (any::<bool>(), 0..3_u8, 0..2_u8)
+        2 => (any::<bool>(), 0..3_u8, 0..3_u8)
             .prop_map(|(side, priority, class)| Step::Open { side, priority, class }),
         10 => (any::<bool>(), 0..8_usize, len, prop::option::weighted(0.2, 0..50_u64))
             .prop_map(|(side, stream, len, lifetime_ms)| Step::Send { side, stream, len, lifetime_ms }),
@@ -713,16 +746,19 @@ fn run(steps: Vec<Step>) {
                 number += 1;
                 let deadline = lifetime_ms.map(|ms| now + Duration::from_millis(ms));
                 let side = usize::from(side);
-                if pair.sides[side]
-                    .session
-                    .send(stream, message(number, len), number, deadline, false)
-                    .is_ok()
-                {
+                let session = &mut pair.sides[side].session;
+                let datagram = session.streams[&stream].send.content() == Content::Datagrams;
+                let accepted = session.send(stream, message(number, len), number, deadline, false).is_ok();
+                // Datagrams have no outcomes of their own.
+                if accepted && !datagram {
                     sent[side].insert(number, stream);
                 }
             }
             Step::Transmit { room } => pair.transmit(room),
-            Step::Deliver { most, pick } => pair.deliver(most, pick),
+            Step::Deliver { most, pick } => {
+                pair.deliver(most, pick);
+                pair.deliver_packet(pick);
+            }
             Step::Take { side, stream } => {
                 if let Some(stream) = pick(&pair, side, stream) {
                     pair.sides[usize::from(side)].take_all(stream, now);
@@ -784,7 +820,19 @@ fn check_side(pair: &Pair, side: usize, sent: &BTreeMap<u64, StreamId>) {
     };
     let mut taken: BTreeMap<StreamId, Vec<u64>> =
         pair.sides[1 - side].taken.iter().map(|(stream, messages)| (*stream, numbers(messages))).collect();
-    taken.retain(|_, numbers| !numbers.is_empty());
+    let session = &pair.sides[side].session;
+    taken.retain(|stream, numbers| {
+        let state = &session.streams[stream];
+        let datagrams = state.send.content() == Content::Datagrams;
+        if datagrams {
+            assert!(numbers.is_sorted_by(|one, next| one < next), "in order, none twice");
+            let Counters { delivered, unknown, in_flight, .. } = state.counters;
+            let count = numbers.len() as u64;
+            let told = if state.send.over() { delivered == count } else { delivered <= count };
+            assert!(told && count <= delivered + unknown + in_flight, "{count} of {:?}", state.counters);
+        }
+        !datagrams && !numbers.is_empty()
+    });
     assert_eq!(taken, expected, "what was delivered is what was taken, in order, once");
     assert_eq!(pair.sides[side].session.in_flight, 0);
 }
@@ -800,6 +848,7 @@ fn release_all(mut pair: Pair, own: [Vec<StreamId>; 2]) {
     pair.settle();
     for side in &pair.sides {
         assert_eq!(side.session.stream_count(), 0, "{:#?}", side.session.streams);
+        assert_eq!(side.session.counters().in_flight, 0);
         assert_eq!((side.session.window_used, side.session.assembly_used), (0, 0));
         assert_eq!(side.session.assembly_reserve, None);
         assert!(side.session.assembly_held.is_empty() && side.session.assembly_waiting.is_empty());

@@ -8,8 +8,9 @@ use core::ops::AddAssign;
 use core::time::Duration;
 
 use crate::error::StreamCode;
-use crate::frame::{Open, StreamKind};
-use crate::id::{DeliveryClass, Priority};
+use crate::frame::{NAME_MAX, Open, StreamKind};
+use crate::id::{DeliveryClass, Priority, StreamId};
+use crate::stream::send::Fates;
 use crate::time::Moment;
 
 /// How a message ended. Every message ends in exactly one of these.
@@ -58,6 +59,13 @@ impl Counters {
             Outcome::Superseded => self.superseded += 1,
             Outcome::Unknown => self.unknown += 1,
         }
+    }
+
+    /// Datagrams end in numbers.
+    pub(crate) fn settle_fates(&mut self, fates: Fates) {
+        self.in_flight -= fates.delivered + fates.unknown;
+        self.delivered += fates.delivered;
+        self.unknown += fates.unknown;
     }
 
     /// Whether the sum holds.
@@ -136,6 +144,8 @@ pub(crate) enum Content {
     Messages,
     /// Messages of which the newest counts.
     Latest,
+    /// Messages without offsets, that may be lost.
+    Datagrams,
 }
 
 impl Content {
@@ -144,6 +154,7 @@ impl Content {
         match info.map(|info| (info.kind, info.class)) {
             Some((StreamKind::Bytes, _)) => Self::Bytes,
             Some((StreamKind::Channel, DeliveryClass::Latest)) => Self::Latest,
+            Some((StreamKind::Channel, DeliveryClass::Datagram)) => Self::Datagrams,
             Some((StreamKind::Channel | StreamKind::Call, _)) | None => Self::Messages,
         }
     }
@@ -188,6 +199,29 @@ impl Stream {
 
     pub(crate) fn over(&self) -> bool {
         self.send.over() && self.receive.over()
+    }
+
+    /// Bytes of the DATAGRAM frame that goes next by the stream's lane, and not alone.
+    pub(crate) fn datagram_here(&self, id: StreamId, lanes: bool) -> usize {
+        if lanes && !self.send.too_long() { 0 } else { self.send.next_datagram(id).unwrap_or(0) }
+    }
+
+    /// Room for it, and for the OPEN in front of it and the FIN behind it.
+    pub(crate) fn datagram_room(&self, id: StreamId, lanes: bool) -> usize {
+        let open = if self.open_sent { 0 } else { NAME_MAX + 64 };
+        self.datagram_here(id, lanes) + open + 32
+    }
+
+    /// Nothing is queued, unacknowledged or waiting for an outcome. Nobody waits for datagrams that are under way:
+    /// the last ones may never be counted.
+    pub(crate) fn idle(&self) -> bool {
+        if self.send.content() == Content::Datagrams {
+            return self.send.queued_messages() == 0;
+        }
+        self.counters.in_flight == 0
+            && self.send.held_bytes() == 0
+            && self.receive.held_bytes() == 0
+            && !self.under_way()
     }
 
     /// A call without its answer, or a byte stream without its ends, that the application holds.

@@ -1,6 +1,10 @@
 //! The receiving half of one direction: bytes by offset in, messages in order out, and the three offsets
 //! that the peer lives by.
 
+mod datagrams;
+mod latest;
+
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -62,7 +66,8 @@ pub(crate) struct ReceiveHalf {
     /// Behind the newest message that was complete.
     completed: u64,
     /// What became of the messages of a direction of class latest.
-    consumed: Consumed,
+    consumed: latest::Consumed,
+    datagrams: Option<Box<datagrams::Inbox>>,
     /// Behind the last message that was granted room of the session's budget.
     granted_to: u64,
     /// The incomplete message at the front of `buf`.
@@ -74,16 +79,6 @@ pub(crate) struct ReceiveHalf {
     retired: bool,
     /// The peer gave up.
     reset: Option<(StreamCode, String)>,
-}
-
-/// What became of the messages of a direction of class latest: all were taken or skipped, in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Consumed {
-    pub(crate) count: u64,
-    /// Bit i: the one i before the last was taken.
-    pub(crate) delivered: u64,
-    /// The count that the peer was told on this link.
-    told: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +120,8 @@ impl ReceiveHalf {
             gaps: BTreeMap::new(),
             inbox: VecDeque::new(),
             completed: 0,
-            consumed: Consumed::default(),
+            consumed: latest::Consumed::default(),
+            datagrams: None,
             granted_to: 0,
             assembling: None,
             end: None,
@@ -139,7 +135,9 @@ impl ReceiveHalf {
     /// Known when the peer's OPEN arrives. What came before it is cut now.
     pub(crate) fn set_content(&mut self, content: Content) -> Result<Progress, Violation> {
         self.content = content;
-        self.cut()
+        self.check_class()?;
+        let readable = self.datagrams.as_ref().is_some_and(|inbox| inbox.holds());
+        self.cut().map(|progress| Progress { readable: readable || progress.readable })
     }
 
     fn messages(&self) -> bool {
@@ -147,11 +145,14 @@ impl ReceiveHalf {
     }
 
     pub(crate) fn offsets(&self) -> Offsets {
+        if self.content == Content::Datagrams {
+            return self.datagrams.as_ref().map(|inbox| inbox.offsets()).unwrap_or_default();
+        }
         Offsets { taken: self.taken, received: self.received, limit: self.limit.max(self.received) }
     }
 
     pub(crate) fn terminal(&self) -> Option<(&Terminal, u64)> {
-        self.terminal.as_ref().map(|terminal| (terminal, self.taken))
+        self.terminal.as_ref().map(|terminal| (terminal, self.offsets().taken))
     }
 
     pub(crate) fn over(&self) -> bool {
@@ -173,6 +174,9 @@ impl ReceiveHalf {
     ) -> Result<Progress, Violation> {
         if !self.open() {
             return Ok(Progress::default());
+        }
+        if self.content == Content::Datagrams {
+            return Err(Violation::malformed("bytes with offsets on a datagram channel"));
         }
         let end = offset + payload.len() as u64;
         if end > self.limit.max(self.told.limit) || self.end.is_some_and(|at| end > at) {
@@ -270,6 +274,10 @@ impl ReceiveHalf {
     /// Cuts whole messages from the front of the contiguous bytes.
     fn cut(&mut self) -> Result<Progress, Violation> {
         let mut progress = Progress::default();
+        if self.content == Content::Datagrams {
+            self.end_datagrams();
+            return Ok(progress);
+        }
         if !self.messages() {
             progress.readable = !self.buf.is_empty();
             self.close_if_done()?;
@@ -355,6 +363,9 @@ impl ReceiveHalf {
         if !self.open() {
             return Ok(Progress::default());
         }
+        if opened && self.content == Content::Datagrams {
+            return self.finish_datagrams(end);
+        }
         if self.end.is_some_and(|known| known != end) || end < self.received {
             return Err(Violation::malformed("a stream with two ends, or one before its bytes"));
         }
@@ -423,6 +434,9 @@ impl ReceiveHalf {
         self.gaps.clear();
         self.inbox.clear();
         self.assembling = None;
+        if let Some(inbox) = &mut self.datagrams {
+            inbox.clear();
+        }
     }
 
     /// Hands out the next message, or up to `max` bytes of a byte stream. Taking is what settles receipts.
@@ -430,7 +444,9 @@ impl ReceiveHalf {
         if let Some((code, reason)) = &self.reset {
             return Taken::Reset(*code, reason.clone());
         }
-        let payload = if self.messages() {
+        let payload = if self.content == Content::Datagrams {
+            self.datagrams.as_mut().and_then(|inbox| inbox.take())
+        } else if self.messages() {
             self.inbox.pop_front().map(|(message, end)| {
                 self.consume(end, true);
                 message
@@ -457,40 +473,13 @@ impl ReceiveHalf {
         }
     }
 
-    /// The message that ends at `end` was taken, or skipped for a newer one.
-    fn consume(&mut self, end: u64, taken: bool) {
-        self.taken = end;
-        self.consumed.count += 1;
-        self.consumed.delivered = self.consumed.delivered << 1 | u64::from(taken);
-    }
-
-    /// What the peer of a direction of class latest must hear before these offsets, and again before STOP.
-    pub(crate) fn take_consumed(&mut self, stop: bool) -> Option<Consumed> {
-        let news = self.content == Content::Latest && self.consumed.count > 0;
-        let news = news && (stop || self.consumed.count > self.consumed.told);
-        self.consumed.told = self.consumed.count;
-        news.then_some(self.consumed)
-    }
-
-    /// The link changed: what was told on the old one may be lost.
-    pub(crate) fn restate(&mut self) {
-        self.consumed.told = 0;
-    }
-
-    /// Where the credit runs from: of class latest, what waits untaken does not hold up what is newer.
-    fn credit_base(&self) -> u64 {
-        if self.content == Content::Latest { self.completed } else { self.taken }
-    }
-
-    /// A newer message may have made an older one make room: the credit is to be looked at.
-    pub(crate) fn credit_due(&self) -> bool {
-        self.content == Content::Latest && self.open() && self.limit < self.completed + self.window
-    }
-
     /// Raises the credit behind what was taken. `grow` is how far the window may grow now; the answer is
     /// how much of that was used.
     pub(crate) fn raise_limit(&mut self, window_max: u64, grow: u64) -> u64 {
         let mut used = 0;
+        if self.content == Content::Datagrams {
+            return used;
+        }
         let base = self.credit_base();
         let keeps_up = self.received - base <= self.window / 2;
         if keeps_up && (self.pressed || base - self.grown_at >= 4 * self.window) {
@@ -517,6 +506,9 @@ impl ReceiveHalf {
         if offsets == self.told {
             return News::None;
         }
+        if self.content == Content::Datagrams {
+            return if datagrams::urgent(self.told, offsets) { News::Urgent } else { News::Lazy };
+        }
         let pushed = self.push_at > self.told.taken && self.taken >= self.push_at;
         let blocked = self.told.limit < self.granted_to;
         if pushed
@@ -536,6 +528,9 @@ impl ReceiveHalf {
 
     /// Bytes that this half holds for its reader.
     pub(crate) fn held_bytes(&self) -> u64 {
+        if let Some(inbox) = &self.datagrams {
+            return inbox.bytes();
+        }
         let gaps: usize = self.gaps.values().map(VecDeque::len).sum();
         (self.received - self.taken) + gaps as u64
     }
@@ -547,7 +542,10 @@ impl ReceiveHalf {
     }
 
     pub(crate) fn has_messages(&self) -> bool {
-        !self.inbox.is_empty() || (!self.messages() && !self.buf.is_empty()) || !self.open()
+        self.datagrams.as_ref().is_some_and(|inbox| inbox.holds())
+            || !self.inbox.is_empty()
+            || (!self.messages() && !self.buf.is_empty())
+            || !self.open()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The sending half of one direction: a queue of messages without offsets, then bytes with offsets that
 //! are kept until the peer's session has them, then messages that wait for the peer's application.
 
+mod datagrams;
+
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +14,8 @@ use crate::error::{CloseCode, StreamCode, Violation};
 use crate::frame::Offsets;
 use crate::stream::{Content, Outcome};
 use crate::time::Moment;
+
+pub(crate) use self::datagrams::Fates;
 
 /// Messages of class latest that were begun and have no outcome. The peer's LATEST frame tells of 64.
 const LATEST_MAX: usize = 32;
@@ -101,6 +105,7 @@ pub(crate) struct SendHalf {
     /// Messages of class latest whose outcome the peer has told.
     told: u64,
     last: End,
+    numbers: datagrams::Numbers,
     /// The application waits for room.
     pub(crate) wants_room: bool,
 }
@@ -124,6 +129,7 @@ impl SendHalf {
             unsettled: VecDeque::new(),
             told: 0,
             last: End::Open,
+            numbers: datagrams::Numbers::default(),
             wants_room: false,
         }
     }
@@ -131,6 +137,10 @@ impl SendHalf {
     /// Known when the peer's OPEN arrives.
     pub(crate) fn set_content(&mut self, content: Content) {
         self.content = content;
+    }
+
+    pub(crate) fn content(&self) -> Content {
+        self.content
     }
 
     fn messages(&self) -> bool {
@@ -224,15 +234,20 @@ impl SendHalf {
         self.base = self.end;
         self.next = self.end;
         self.cursor = (0, 0);
+        self.numbers.forget_unseen();
     }
 
     /// Bytes transmitted on the active link that the peer's session has not acknowledged.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.next - self.base
+        self.next - self.base + self.numbers.unseen_bytes()
     }
 
     /// Something can be transmitted now, credit included.
     pub(crate) fn ready(&self) -> bool {
+        if self.content == Content::Datagrams && matches!(self.last, End::Open | End::Fin { .. }) {
+            let fin_due = self.last == End::Fin { sent: false } && self.queue.is_empty();
+            return fin_due || self.may_fly();
+        }
         match &self.last {
             End::Over => false,
             End::Reset { sent, .. } => !sent,
@@ -246,8 +261,11 @@ impl SendHalf {
         (self.next < self.end || self.may_begin()) && self.next < self.limit
     }
 
-    /// A message waits, and may be begun.
+    /// A message waits, and may be begun. Datagrams have no offsets to begin at.
     fn may_begin(&self) -> bool {
+        if self.content == Content::Datagrams {
+            return false;
+        }
         let held_back = self.content == Content::Latest && self.unsettled.len() >= LATEST_MAX;
         // What the peer has not acknowledged stays here: its credit alone is no bound.
         !self.queue.is_empty() && !held_back && self.end - self.base < self.replay_max
@@ -320,7 +338,8 @@ impl SendHalf {
         match &mut self.last {
             End::Fin { sent } if !*sent && drained => {
                 *sent = true;
-                Some(SendEnd::Fin(self.end))
+                let datagrams = self.content == Content::Datagrams;
+                Some(SendEnd::Fin(if datagrams { self.numbers.sent() } else { self.end }))
             }
             End::Reset { code, reason, sent } if !*sent => {
                 *sent = true;
@@ -333,6 +352,7 @@ impl SendHalf {
     /// The active link changed: everything the peer's session does not have goes again.
     pub(crate) fn rewind(&mut self) {
         self.seek(self.base);
+        self.numbers.forget_unseen();
         match &mut self.last {
             End::Fin { sent } | End::Reset { sent, .. } => *sent = false,
             End::Open | End::Over => {}
@@ -359,6 +379,9 @@ impl SendHalf {
         offsets: &Offsets,
         settled: &mut Vec<Settled>,
     ) -> Result<(), Violation> {
+        if self.content == Content::Datagrams {
+            return if self.over() { Ok(()) } else { self.numbers.handle_offsets(offsets) };
+        }
         if offsets.received > self.sent && !matches!(self.last, End::Over) {
             return Err(Violation::new(
                 CloseCode::FLOW_CONTROL,
@@ -434,13 +457,15 @@ impl SendHalf {
         taken: u64,
         settled: &mut Vec<Settled>,
     ) -> Result<(), Violation> {
-        if taken > self.sent {
+        if self.content == Content::Datagrams {
+            self.numbers.end(Some(taken))?;
+        } else if taken > self.sent {
             return Err(Violation::new(
                 CloseCode::FLOW_CONTROL,
                 "a terminal state of bytes that were never sent",
             ));
         }
-        if self.content != Content::Latest {
+        if self.content == Content::Messages {
             self.settle_taken(taken, settled);
         }
         settled.extend(self.unsettled.drain(..).map(|message| (message.token, Outcome::Refused(code))));
@@ -453,6 +478,8 @@ impl SendHalf {
     /// The session is lost: what was transmitted is unknown, what was not is refused.
     pub(crate) fn lose(&mut self, code: StreamCode, settled: &mut Vec<Settled>) {
         settled.extend(self.unsettled.drain(..).map(|message| (message.token, Outcome::Unknown)));
+        // Without a last word nothing can be wrong with it.
+        let _ = self.numbers.end(None);
         self.refuse_queue(Outcome::Refused(code), settled);
         self.drop_bytes();
         self.last = End::Over;

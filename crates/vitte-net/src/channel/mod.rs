@@ -3,6 +3,7 @@
 //! Nothing here knows of links or of the task that drives a session: it talks to a `Carrier`.
 
 pub(crate) mod bytes;
+pub(crate) mod datagrams;
 pub(crate) mod payload;
 pub(crate) mod raw;
 pub(crate) mod receipt;

@@ -22,7 +22,8 @@ pub struct RawChannel {
 impl RawChannel {
     pub(crate) fn new(stream: Stream) -> Self {
         let stream = Arc::new(stream);
-        Self { sender: RawSender { stream: stream.clone() }, receiver: RawReceiver { stream, over: false } }
+        let sender = RawSender { stream: stream.clone() };
+        Self { sender, receiver: RawReceiver::new(stream) }
     }
 
     /// Takes the two directions apart. Each can be dropped for itself.
@@ -171,6 +172,10 @@ pub struct RawReceiver {
 }
 
 impl RawReceiver {
+    pub(super) fn new(stream: Arc<Stream>) -> Self {
+        Self { stream, over: false }
+    }
+
     /// Waits for the next message; `None` when the peer has finished. Taking a message is what makes it
     /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived.
     ///

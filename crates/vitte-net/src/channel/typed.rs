@@ -28,10 +28,7 @@ pub struct Channel<Out, In = Out> {
 impl<Out: Message, In: Message> Channel<Out, In> {
     pub(crate) fn new(raw: RawChannel) -> Self {
         let (sender, receiver) = raw.split();
-        Self {
-            sender: Sender { raw: sender, values: PhantomData },
-            receiver: Receiver { raw: receiver, values: PhantomData },
-        }
+        Self { sender: Sender { raw: sender, values: PhantomData }, receiver: Receiver::new(receiver) }
     }
 
     /// Takes the two directions apart. Each can be dropped for itself.
@@ -136,6 +133,10 @@ pub struct Receiver<T> {
 }
 
 impl<T: Message> Receiver<T> {
+    pub(super) fn new(raw: RawReceiver) -> Self {
+        Self { raw, values: PhantomData }
+    }
+
     /// Waits for the next value; `None` when the peer has finished. Taking a value is what makes it
     /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived.
     ///

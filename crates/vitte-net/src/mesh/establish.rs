@@ -142,6 +142,8 @@ impl Inner {
                 Step::NeedBytes => {
                     let deliver = &mut |lane, bytes: &[u8]| match lane {
                         Lane::CONTROL => run.extend_from_slice(bytes),
+                        // It may be lost anyway.
+                        Lane::DATAGRAM => {}
                         other => ahead.push((other, bytes.to_vec())),
                     };
                     link.reader.read(deliver).await?;

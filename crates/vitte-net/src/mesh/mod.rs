@@ -22,6 +22,7 @@ use vitte_net_proto::{CloseCode, DeliveryClass, Incarnation, OpenInfo, PeerId, S
 use crate::address::Address;
 use crate::call::{CallContext, Handler, Request};
 use crate::channel::bytes::PeerStream;
+use crate::channel::datagrams::{Datagrams, RawDatagrams};
 use crate::channel::raw::RawChannel;
 use crate::channel::typed::{Channel, Message};
 use crate::config::Config;
@@ -219,6 +220,33 @@ impl Mesh {
     /// The name is taken, or too long.
     pub fn accept_latest_raw(&self, name: &str) -> Result<Incoming<RawChannel>, ServeError> {
         self.inner.registry.raw(name, DeliveryClass::Latest, self.inner.config.accept_queue)
+    }
+
+    /// Accepts channels of datagrams of this name and type: messages that may be lost.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_datagrams<T: Message>(&self, name: &str) -> Result<Incoming<Datagrams<T>>, ServeError> {
+        self.accept_datagrams_duplex(name)
+    }
+
+    /// As [`accept_datagrams`](Self::accept_datagrams), with two types: this side sends `Out` and receives `In`.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_datagrams_duplex<Out: Message, In: Message>(
+        &self,
+        name: &str,
+    ) -> Result<Incoming<Datagrams<Out, In>>, ServeError> {
+        self.inner.registry.datagrams(name, self.inner.config.accept_queue)
+    }
+
+    /// As [`accept_datagrams`](Self::accept_datagrams), with messages that are bytes.
+    ///
+    /// # Errors
+    /// The name is taken, or too long.
+    pub fn accept_datagrams_raw(&self, name: &str) -> Result<Incoming<RawDatagrams>, ServeError> {
+        self.inner.registry.raw_datagrams(name, self.inner.config.accept_queue)
     }
 
     /// Accepts byte streams of this name.

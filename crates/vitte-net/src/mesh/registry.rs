@@ -11,6 +11,7 @@ use vitte_net_proto::{DeliveryClass, OpenInfo, StreamCode, StreamId, StreamKind}
 use crate::call::Serve;
 use crate::channel::Stream;
 use crate::channel::bytes::PeerStream;
+use crate::channel::datagrams::{Datagrams, RawDatagrams};
 use crate::channel::payload::{Fingerprint, describe};
 use crate::channel::raw::RawChannel;
 use crate::channel::typed::{Channel, Message};
@@ -103,11 +104,7 @@ impl Registry {
         class: DeliveryClass,
         most: usize,
     ) -> Result<Incoming<Channel<Out, In>>, ServeError> {
-        let types = Types {
-            incoming: Fingerprint::<In>::VALUE,
-            outgoing: Fingerprint::<Out>::VALUE,
-            describe: || format!("here it takes {} and sends {}", describe::<In>(), describe::<Out>()),
-        };
+        let types = Types::of::<Out, In>();
         let queue = self.accept((StreamKind::Channel, class), name, types, most)?;
         Ok(Incoming { queue, make: |stream| Channel::new(RawChannel::new(stream)), made: PhantomData })
     }
@@ -120,6 +117,25 @@ impl Registry {
     ) -> Result<Incoming<RawChannel>, ServeError> {
         let queue = self.accept((StreamKind::Channel, class), name, Types::RAW, most)?;
         Ok(Incoming { queue, make: RawChannel::new, made: PhantomData })
+    }
+
+    pub(super) fn datagrams<Out: Message, In: Message>(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<Incoming<Datagrams<Out, In>>, ServeError> {
+        let kind = (StreamKind::Channel, DeliveryClass::Datagram);
+        let queue = self.accept(kind, name, Types::of::<Out, In>(), most)?;
+        Ok(Incoming { queue, make: |stream| Datagrams::new(RawDatagrams::new(stream)), made: PhantomData })
+    }
+
+    pub(super) fn raw_datagrams(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<Incoming<RawDatagrams>, ServeError> {
+        let queue = self.accept((StreamKind::Channel, DeliveryClass::Datagram), name, Types::RAW, most)?;
+        Ok(Incoming { queue, make: RawDatagrams::new, made: PhantomData })
     }
 
     pub(super) fn bytes(&self, name: &str, most: usize) -> Result<Incoming<PeerStream>, ServeError> {
@@ -170,6 +186,14 @@ impl Registry {
 }
 
 impl Types {
+    fn of<Out: Message, In: Message>() -> Self {
+        Self {
+            incoming: Fingerprint::<In>::VALUE,
+            outgoing: Fingerprint::<Out>::VALUE,
+            describe: || format!("here it takes {} and sends {}", describe::<In>(), describe::<Out>()),
+        }
+    }
+
     const RAW: Self = Self { incoming: 0, outgoing: 0, describe: || String::from("here it carries bytes") };
 }
 
@@ -177,6 +201,7 @@ fn described(class: DeliveryClass) -> &'static str {
     match class {
         DeliveryClass::Reliable => "here every message counts",
         DeliveryClass::Latest => "here only the newest message counts",
+        DeliveryClass::Datagram => "here messages are datagrams",
     }
 }
 

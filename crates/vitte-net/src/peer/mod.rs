@@ -13,6 +13,7 @@ use vitte_net_proto::{Counters, DeliveryClass, OpenInfo, PeerId, Priority, Strea
 use crate::address::Transport;
 use crate::call::{Call, Request};
 use crate::channel::bytes::PeerStream;
+use crate::channel::datagrams::{Datagrams, RawDatagrams};
 use crate::channel::payload::Fingerprint;
 use crate::channel::raw::RawChannel;
 use crate::channel::typed::{Channel, Message};
@@ -87,6 +88,23 @@ impl Peer {
     /// A channel of messages that are bytes.
     pub fn raw_channel(&self, name: &str) -> OpenRaw {
         OpenRaw { opening: self.opening(name, StreamKind::Channel) }
+    }
+
+    /// A channel of datagrams that are values, both ways: they may be lost, and are counted instead of receipted.
+    /// The peer must accept the name with [`Mesh::accept_datagrams`](crate::Mesh::accept_datagrams).
+    pub fn datagrams<T: Message>(&self, name: &str) -> OpenDatagrams<T, T> {
+        OpenDatagrams { opening: self.datagram_opening(name), types: std::marker::PhantomData }
+    }
+
+    /// A channel of datagrams that are bytes.
+    pub fn raw_datagrams(&self, name: &str) -> OpenRawDatagrams {
+        OpenRawDatagrams { opening: self.datagram_opening(name) }
+    }
+
+    fn datagram_opening(&self, name: &str) -> Opening {
+        let mut opening = self.opening(name, StreamKind::Channel);
+        opening.info.class = DeliveryClass::Datagram;
+        opening
     }
 
     /// A byte stream of any length, both ways.
@@ -197,6 +215,66 @@ impl OpenRaw {
     /// A dropped future gives the channel up.
     pub async fn open(self) -> Result<RawChannel, OpenError> {
         self.opening.open().await.map(RawChannel::new)
+    }
+}
+
+/// A channel of datagrams that is about to be opened.
+#[derive(Debug)]
+#[must_use = "a channel is opened by `open`"]
+pub struct OpenDatagrams<Out, In> {
+    opening: Opening,
+    types: std::marker::PhantomData<fn(Out) -> In>,
+}
+
+impl<Out: Message, In: Message> OpenDatagrams<Out, In> {
+    /// The class of everything on it, both ways. Default: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.opening.info.priority = priority;
+        self
+    }
+
+    /// Another type for what comes back.
+    pub fn receiving<Other: Message>(self) -> OpenDatagrams<Out, Other> {
+        OpenDatagrams { opening: self.opening, types: std::marker::PhantomData }
+    }
+
+    /// Opens the channel and waits until the peer has accepted it, its name and its types.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// A dropped future gives the channel up.
+    pub async fn open(mut self) -> Result<Datagrams<Out, In>, OpenError> {
+        self.opening.info.schema_out = Fingerprint::<Out>::VALUE;
+        self.opening.info.schema_in = Fingerprint::<In>::VALUE;
+        self.opening.open().await.map(|stream| Datagrams::new(RawDatagrams::new(stream)))
+    }
+}
+
+/// A raw channel of datagrams that is about to be opened.
+#[derive(Debug)]
+#[must_use = "a channel is opened by `open`"]
+pub struct OpenRawDatagrams {
+    opening: Opening,
+}
+
+impl OpenRawDatagrams {
+    /// The class of everything on it, both ways. Default: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.opening.info.priority = priority;
+        self
+    }
+
+    /// Opens the channel and waits until the peer has accepted it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// A dropped future gives the channel up.
+    pub async fn open(self) -> Result<RawDatagrams, OpenError> {
+        self.opening.open().await.map(RawDatagrams::new)
     }
 }
 

@@ -102,7 +102,9 @@ pub enum LinkWriter {
 
 impl LinkWriter {
     /// How many bytes [`write`](Self::write) takes for `lane` in one call now: 0 while enough waits to be
-    /// flushed, never more than 16 KiB on a byte link (one TLS record) and 64 KiB on a QUIC link.
+    /// flushed, never more than 16 KiB on a byte link (one TLS record) and 64 KiB on a QUIC link. For
+    /// [`Lane::DATAGRAM`], which a QUIC link has alone, it is the length of the longest frame that may travel
+    /// alone, or 0 while none may.
     #[must_use]
     #[cfg_attr(not(feature = "quic"), allow(unused_variables, reason = "a byte link has one lane"))]
     pub fn capacity(&self, lane: Lane) -> usize {

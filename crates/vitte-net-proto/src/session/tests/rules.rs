@@ -52,14 +52,16 @@ impl Bare {
         assert_eq!(self.hears(&bytes), Ok(()));
     }
 
-    /// What the session says on the link of that number, a frame a line.
+    /// What the session says on the link of that number, a frame a line. PING may go at any time: it is left out.
     fn says_on(&mut self, link: LinkId) -> Vec<String> {
         let mut out = Vec::new();
         while self.session.poll_transmit(link, &mut |_| 16_384, &mut out, self.now).is_some() {}
         let mut frames = Vec::new();
         let mut rest = &out[..];
         while let Ok(Decoded::Frame(frame, len)) = read_frame(rest) {
-            frames.push(format!("{frame:?}"));
+            if !matches!(frame, Frame::Ping { .. }) {
+                frames.push(format!("{frame:?}"));
+            }
             rest = &rest[len..];
         }
         assert!(rest.is_empty());
@@ -127,7 +129,7 @@ fn a_violation_costs_the_link_and_not_the_session() {
     let mut bare = Bare::linked();
     let stream = bare.opens();
     assert_eq!(bare.session.send(stream, message(1, 8), 1, None, false), Ok(()));
-    assert_eq!(bare.hears(&[0x20, 0x00]), Err(CloseCode::UNKNOWN_FRAME));
+    assert_eq!(bare.hears(&[0x3e, 0x00]), Err(CloseCode::UNKNOWN_FRAME));
     assert!(!bare.session.is_lost() && bare.session.active_link().is_none());
     bare.next_link();
     bare.hears_resume(true, false, &[]);
@@ -489,7 +491,8 @@ fn a_deadline_is_what_remains_at_each_transmission() {
     let deadline = Some(bare.now + Duration::from_millis(100));
     let info = OpenInfo { deadline, ..channel("hurry") };
     assert!(bare.session.open(info).is_ok());
-    assert!(bare.says()[0].contains("deadline_micros: Some(100000)"));
+    let said = bare.says();
+    assert!(said[0].contains("deadline_micros: Some(100000)"), "{said:?}");
     bare.now = bare.now + Duration::from_millis(35);
     bare.next_link();
     bare.hears_resume(true, false, &[]);

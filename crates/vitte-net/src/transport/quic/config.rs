@@ -22,6 +22,11 @@ pub(super) const URGENT_RESERVE: u64 = 128 << 10;
 const LANE_WINDOW: u32 = 2 << 20;
 /// Bytes that may arrive on all lanes of a link and wait to be read.
 const LINK_WINDOW: u32 = 4 << 20;
+/// Bytes of datagrams that have arrived and wait to be read; then quinn drops the oldest.
+const DATAGRAMS_IN: usize = 64 << 10;
+/// Bytes of datagrams that quinn holds before they are transmitted. They go before everything else: so few may
+/// stand before an urgent frame.
+const DATAGRAMS_OUT: usize = 8 << 10;
 /// After this silence the state of a dead link is freed. The session notices long before.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -44,7 +49,8 @@ fn transport() -> TransportConfig {
     config
         .max_concurrent_uni_streams(VarInt::from_u32(Lane::COUNT.into()))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IN))
+        .datagram_send_buffer_size(DATAGRAMS_OUT)
         .stream_receive_window(VarInt::from_u32(LANE_WINDOW))
         .receive_window(VarInt::from_u32(LINK_WINDOW))
         .send_window(SEND_WINDOW)

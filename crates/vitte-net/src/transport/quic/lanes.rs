@@ -14,6 +14,7 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarI
 use vitte_net_proto::Lane;
 
 use super::config::{SEND_WINDOW, URGENT_RESERVE};
+use super::datagrams::Datagrams;
 use super::failure::{CLOSE_BROKEN, CLOSE_ORDERLY, Failure};
 use super::seat::Seat;
 use crate::transport::LinkError;
@@ -26,6 +27,8 @@ const FULL: usize = 64 << 10;
 const BLOCK_MIN: usize = 4 << 10;
 /// Runs that one lane hands over before the next lane has its turn: about 46 KiB in packets of 1452 bytes.
 const RUNS: usize = 32;
+/// Datagrams that are handed over before the lanes have their turn.
+const DATAGRAMS: usize = 64;
 /// How long a closed link may take to hand over what was flushed before.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,7 @@ pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
     let writer = Writer {
         connection: connection.clone(),
         lanes: Box::new(std::array::from_fn(|_| Outbound::default())),
+        datagrams: Datagrams::default(),
         opening: None,
         failure: None,
         closed: false,
@@ -45,6 +49,7 @@ pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
     };
     let reader = Reader {
         accepting: Waiting::accept(&connection),
+        datagram: Waiting::datagram(&connection),
         connection,
         fresh: Vec::new(),
         lanes: Box::new(std::array::from_fn(|_| Inbound::Unseen)),
@@ -57,9 +62,11 @@ pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
 }
 
 /// A future of quinn's that keeps its place in the queue while it is pending.
-struct Waiting<T>(Pin<Box<dyn Future<Output = Result<T, ConnectionError>> + Send + Sync>>);
+pub(super) struct Waiting<T, E = ConnectionError>(
+    pub(super) Pin<Box<dyn Future<Output = Result<T, E>> + Send + Sync>>,
+);
 
-impl<T> fmt::Debug for Waiting<T> {
+impl<T, E> fmt::Debug for Waiting<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Waiting")
     }
@@ -69,6 +76,13 @@ impl Waiting<RecvStream> {
     fn accept(connection: &Connection) -> Self {
         let connection = connection.clone();
         Self(Box::pin(async move { connection.accept_uni().await }))
+    }
+}
+
+impl Waiting<Bytes> {
+    fn datagram(connection: &Connection) -> Self {
+        let connection = connection.clone();
+        Self(Box::pin(async move { connection.read_datagram().await }))
     }
 }
 
@@ -84,6 +98,7 @@ impl Waiting<SendStream> {
 pub struct Reader {
     connection: Connection,
     accepting: Waiting<RecvStream>,
+    datagram: Waiting<Bytes>,
     /// Streams whose first byte has not come. The peer may have [`Lane::COUNT`] streams open, no more.
     fresh: Vec<RecvStream>,
     lanes: Box<[Inbound; LANES]>,
@@ -123,8 +138,14 @@ impl Reader {
             return Poll::Ready(Err(failure.to_error()));
         }
         let streams = self.poll_accept(cx).and_then(|()| self.poll_fresh(cx));
-        let mut delivered = false;
         let mut failure = streams.err();
+        let mut delivered = match self.poll_datagrams(cx, deliver) {
+            Ok(any) => any,
+            Err(error) => {
+                failure = failure.or(Some(error));
+                false
+            }
+        };
         for index in 0..LANES {
             match self.poll_lane(index, cx, deliver) {
                 Ok(any) => delivered |= any,
@@ -155,6 +176,21 @@ impl Reader {
             self.fresh.push(stream?);
         }
         Ok(())
+    }
+
+    fn poll_datagrams(
+        &mut self,
+        cx: &mut Context<'_>,
+        deliver: &mut (dyn FnMut(Lane, &[u8]) + Send),
+    ) -> Result<bool, Failure> {
+        let mut delivered = false;
+        for _ in 0..DATAGRAMS {
+            let Poll::Ready(datagram) = self.datagram.0.as_mut().poll(cx) else { break };
+            self.datagram = Waiting::datagram(&self.connection);
+            deliver(Lane::DATAGRAM, &datagram?);
+            delivered = true;
+        }
+        Ok(delivered)
     }
 
     fn poll_fresh(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -214,6 +250,7 @@ impl Drop for Reader {
 pub struct Writer {
     connection: Connection,
     lanes: Box<[Outbound; LANES]>,
+    datagrams: Datagrams,
     opening: Option<Waiting<SendStream>>,
     failure: Option<Failure>,
     closed: bool,
@@ -267,6 +304,9 @@ impl Writer {
     /// See [`LinkWriter::capacity`](crate::transport::LinkWriter::capacity): 64 KiB, or 0 while as much
     /// waits in the lane.
     pub(crate) fn capacity(&self, lane: Lane) -> usize {
+        if lane == Lane::DATAGRAM {
+            return self.datagrams.capacity(&self.connection);
+        }
         match self.lanes.get(usize::from(lane.0)) {
             Some(outbound) if outbound.waiting() < FULL => FULL,
             _ => 0,
@@ -279,7 +319,9 @@ impl Writer {
         if let Some(failure) = &self.failure {
             return Err(failure.to_error());
         }
-        if let Some(outbound) = self.lanes.get_mut(usize::from(lane.0)) {
+        if lane == Lane::DATAGRAM {
+            self.datagrams.write(&self.connection, frames);
+        } else if let Some(outbound) = self.lanes.get_mut(usize::from(lane.0)) {
             outbound.append(lane.0, frames);
         }
         Ok(())
@@ -314,9 +356,10 @@ impl Writer {
     }
 
     fn push_all(&mut self, cx: &mut Context<'_>) -> Result<bool, Failure> {
-        let mut all = true;
+        let mut all = self.datagrams.poll(&self.connection, cx);
         for index in 0..LANES {
             if self.lanes[index].waiting() > 0 {
+                self.datagrams.share(&self.connection);
                 all &= self.poll_open(index, cx)? && self.push(index, cx)?;
             }
         }

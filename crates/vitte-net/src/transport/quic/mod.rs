@@ -6,10 +6,12 @@
 //! | `mod.rs` | endpoints, dialling, listening |
 //! | `lanes.rs` | the two halves of a link |
 //! | `seat.rs` | the one task of a link |
+//! | `datagrams.rs` | what travels outside of the lanes, and how much of it |
 //! | `config.rs` | limits and seeds |
 //! | `failure.rs` | errors |
 
 mod config;
+mod datagrams;
 mod failure;
 mod lanes;
 mod seat;

@@ -299,6 +299,54 @@ async fn urgent_frames_need_not_wait_for_a_window_full_of_bulk() {
 }
 
 #[tokio::test]
+async fn frames_that_travel_alone_come_whole_and_outside_of_the_lanes() {
+    const COUNT: u8 = 200;
+    let (a, b) = (node(1, os()), node(2, os()));
+    let (mut a, mut b) = meet(&a, &b).await;
+    let sending = async {
+        let mut next = 0;
+        poll_fn(|cx| {
+            loop {
+                let room = a.writer.capacity(Lane::DATAGRAM);
+                let ended = next == COUNT;
+                if room > 0 && !ended {
+                    assert!(room > 1000, "{room} bytes in a packet");
+                    a.writer.write(Lane::DATAGRAM, &[next; 1000]).unwrap();
+                    next += 1;
+                }
+                match a.writer.poll_flush(cx).map(Result::unwrap) {
+                    Poll::Ready(()) if ended => return Poll::Ready(()),
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        // On its lane this one is not lost: it ends the test.
+        a.writer.write(Lane::CONTROL, b"end").unwrap();
+        poll_fn(|cx| a.writer.poll_flush(cx)).await.unwrap();
+    };
+    let receiving = async {
+        let (mut seen, mut end) = (Vec::new(), false);
+        while !end || seen.is_empty() {
+            let mut deliver = |lane: Lane, run: &[u8]| {
+                if lane == Lane::DATAGRAM {
+                    assert!(run.len() == 1000 && run.iter().all(|byte| *byte == run[0]), "torn");
+                    seen.push(run[0]);
+                } else {
+                    assert_eq!((lane, run), (Lane::CONTROL, &b"end"[..]));
+                    end = true;
+                }
+            };
+            b.reader.read(&mut deliver).await.unwrap();
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(sending, receiving);
+    assert!(seen.len() <= usize::from(COUNT));
+}
+
+#[tokio::test]
 async fn what_was_flushed_arrives_before_the_end() {
     let (a, b) = (node(1, os()), node(2, os()));
     let (mut at_a, mut at_b) = meet(&a, &b).await;
