@@ -10,6 +10,8 @@ use vitte_net::http::{
     StatusCode, Version, header,
 };
 
+use vitte_net::ws::{CloseCode, Message, WsAcceptor, WsConnector};
+
 use crate::{echo, pieces, plain, serve, soon};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -249,6 +251,41 @@ async fn a_connection_can_become_another_protocol() {
     // Who does not ask for it goes on with HTTP.
     let url = format!("http://{}/", server.local_addr());
     assert_eq!(soon(Client::new().get(url).send()).await.expect("an answer").status(), 426);
+}
+
+/// WebSocket and HTTP on one port: who does not play by the rules of one is told so by the other.
+#[tokio::test]
+async fn websockets_share_the_port() {
+    let handler = |request: Request| async {
+        let (reply, socket) = request.websocket(&WsAcceptor::new().protocols(["echo"]))?;
+        tokio::spawn(async move {
+            let mut socket = socket.await.expect("a WebSocket");
+            while let Some(message) = socket.recv().await.expect("messages") {
+                socket.send(message).await.expect("it takes messages");
+            }
+        });
+        Ok::<_, Box<Reply>>(reply)
+    };
+    let server = plain(Router::new().get("/socket", handler).get("/", |_: Request| async { "hello" })).await;
+    let at = server.local_addr();
+    let connector = WsConnector::new().protocols(["echo"]);
+    let mut socket = soon(connector.connect(&format!("ws://{at}/socket"))).await.expect("a WebSocket");
+    assert_eq!(socket.protocol(), Some("echo"));
+    for text in ["a", "b"] {
+        socket.send(Message::text(text)).await.expect("it takes messages");
+        assert_eq!(soon(socket.recv()).await.expect("a message"), Some(Message::text(text)));
+    }
+    soon(socket.close(CloseCode::NORMAL, "")).await.expect("an end");
+    let client = Client::new();
+    for (path, status) in [("/", 200), ("/socket", 426)] {
+        let response = soon(client.get(format!("http://{at}{path}")).send()).await.expect("an answer");
+        assert_eq!(response.status(), status);
+    }
+    let wrong = "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let next = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = crate::raw(at, format!("{wrong}{next}").as_bytes()).await;
+    let order: Vec<_> = answer.match_indices("HTTP/1.1 ").map(|(at, _)| &answer[at + 9..at + 12]).collect();
+    assert_eq!(order, ["426", "200"], "{answer}");
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@
 //! # What it leaves to others
 //!
 //! Cookies, caches, HTML forms, HTTP/2 push, pipelining by the client, `Range` with several parts (the whole is
-//! answered), content codings by the server. WebSocket begins with [`Request::upgrade`].
+//! answered), content codings by the server. Other protocols on the same port begin with [`Request::upgrade`], WebSocket
+//! with `Request::websocket` where the feature `ws` is on.
 //!
 //! # Layout
 //!

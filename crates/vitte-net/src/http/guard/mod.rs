@@ -139,9 +139,11 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// The server's side of `stream`, of which `read` was read already.
-    pub(super) fn server(stream: BoxStream, read: BytesMut, limits: Limits) -> Self {
-        Self::new(stream, read, limits, Role::Server)
+    /// The server's side of `stream`, of which `read` was read already, `since` it began.
+    pub(super) fn server(stream: BoxStream, read: BytesMut, limits: Limits, since: Instant) -> Self {
+        let mut guard = Self::new(stream, read, limits, Role::Server);
+        guard.head_since = Some(since);
+        guard
     }
 
     /// A server's side that only keeps the time, of a protocol that is not HTTP/1.
@@ -166,7 +168,7 @@ impl Guard {
             state: State::Head(Scan::default()),
             next: None,
             interim: 0,
-            head_since: (role == Role::Server).then(Instant::now),
+            head_since: None,
             read_alarm: Alarm::default(),
             write_alarm: Alarm::default(),
             lingered: 0,

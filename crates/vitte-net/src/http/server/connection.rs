@@ -66,19 +66,30 @@ impl Connection {
                 }
             }
         }
+        let begun = Instant::now();
         let mut early = BytesMut::new();
         if !self.tls && self.settings.http2 {
             let sniffed = timeout(self.settings.limits.head_time, sniff(&mut stream, &mut early)).await;
             let Ok(Ok(is_h2)) = sniffed else { return };
             h2 = is_h2;
         }
-        if h2 { self.run_h2(stream, early, stopped).await } else { self.run_h1(stream, early, stopped).await }
+        if h2 {
+            self.run_h2(stream, early, stopped).await
+        } else {
+            self.run_h1(stream, early, begun, stopped).await
+        }
     }
 
-    async fn run_h1(self, stream: BoxStream, early: BytesMut, mut stopped: watch::Receiver<bool>) {
+    async fn run_h1(
+        self,
+        stream: BoxStream,
+        early: BytesMut,
+        begun: Instant,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let peer = self.peer;
         let limits = self.settings.limits;
-        let guard = Guard::server(stream, early, limits);
+        let guard = Guard::server(stream, early, limits, begun);
         let line = guard.line();
         let service = service_fn(move |request| {
             let (connection, line) = (self.clone(), Arc::clone(&line));

@@ -7,6 +7,8 @@ mod reply;
 mod request;
 mod router;
 mod settings;
+#[cfg(feature = "ws")]
+mod websocket;
 
 use std::fmt;
 use std::io;

@@ -80,6 +80,12 @@ impl IntoReply for Reply {
     }
 }
 
+impl IntoReply for Box<Reply> {
+    fn into_reply(self) -> Reply {
+        *self
+    }
+}
+
 impl IntoReply for String {
     fn into_reply(self) -> Reply {
         Reply::text(self)
