@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod autobahn;
+mod dns;
 mod jsonrpc;
 mod openssl;
 mod programs;

@@ -11,6 +11,7 @@
 //! - [`stream`]: what goes over any stream of bytes: values, remote calls, another stream.
 //! - [`network`]: the seam. Everything asked of the operating system, and its simulated twin's place.
 //! - [`tcp`], [`udp`]: plain sockets. [`tls`]: its client and server over any stream.
+//!   [`resolver`]: names.
 //! - [`address`], [`identity`], [`ws`]: where a node is, who it is, how it proves that.
 //! - [`http`]: client, server and download, HTTP/1.1 and HTTP/2.
 //! - [`transport`]: links, which carry frames and do not know what is in them.
@@ -46,6 +47,8 @@ pub mod mesh;
 pub mod peer;
 #[cfg(any(feature = "quic", feature = "http3"))]
 mod quic;
+#[cfg(feature = "dns")]
+pub mod resolver;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "mesh")]
