@@ -5,6 +5,7 @@ mod id;
 mod node;
 mod pace;
 mod ping;
+mod plain;
 mod problem;
 mod protocol;
 mod secret;
@@ -46,6 +47,16 @@ enum Command {
     Node(node::Options),
     /// Calls a node again and again, and measures the round trips.
     Ping(ping::Options),
+    /// Connects stdin and stdout to a TCP connection, as a client or (--listen) as a server.
+    Tcp(plain::pipe::Tcp),
+    /// As `tcp`, inside TLS.
+    Tls(plain::pipe::Tls),
+    /// Sends stdin in datagrams, and shows those that come.
+    Udp(plain::udp::Options),
+    /// Asks name servers about a name.
+    Dns(plain::dns::Options),
+    /// Calls a method of a JSON-RPC server, such as a language server.
+    Jsonrpc(plain::jsonrpc::Options),
     /// Talks over a WebSocket, as a client or (--listen) as a server.
     Ws(ws::Options),
     /// Asks HTTP servers, downloads, uploads, and serves a folder.
@@ -58,6 +69,9 @@ impl Command {
         match self {
             Self::Node(_) => LevelFilter::WARN,
             Self::Id(_) | Self::Secret(_) | Self::Ping(_) | Self::Ws(_) | Self::Http(_) => LevelFilter::ERROR,
+            Self::Tcp(_) | Self::Tls(_) | Self::Udp(_) | Self::Dns(_) | Self::Jsonrpc(_) => {
+                LevelFilter::ERROR
+            }
         }
     }
 }
@@ -79,6 +93,11 @@ async fn main() -> ExitCode {
         Command::Secret(options) => secret::run(&options, &output),
         Command::Node(options) => node::run(options, &output).await,
         Command::Ping(options) => ping::run(options, &output).await,
+        Command::Tcp(options) => plain::pipe::run_tcp(options, &output).await,
+        Command::Tls(options) => plain::pipe::run_tls(options, &output).await,
+        Command::Udp(options) => plain::udp::run(options, &output).await,
+        Command::Dns(options) => plain::dns::run(options, &output).await,
+        Command::Jsonrpc(options) => plain::jsonrpc::run(options, &output).await,
         Command::Ws(options) => ws::run(options, &output).await,
         Command::Http(options) => http::run(options, &output).await,
     };
