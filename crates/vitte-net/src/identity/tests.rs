@@ -120,15 +120,27 @@ fn a_proof_holds_for_one_secret_side_pair_and_hello() {
     }
 }
 
-/// HMAC-SHA256 of the message as docs of the wire describe it, computed by another implementation:
-/// `hmac.new(bytes(range(16)), b"vitte/1 proof\x01" + b"\1"*32 + b"\2"*32 + b"\3"*32 + b"\4"*32, "sha256")`.
+/// `docs/vectors/proofs.json`, which was made with Python's `hmac`.
 #[test]
 fn a_proof_is_what_the_wire_says() {
-    let secret = Secret::parse("000102030405060708090a0b0c0d0e0f").unwrap();
-    assert_eq!(
-        HEXLOWER.encode(&prove(&secret, Role::Dialler, &hellos())),
-        "e8bfa9fce3d13289f22197680af132736aabf536b6665770147a5c36853c2163"
-    );
+    let vectors: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../../../docs/vectors/proofs.json")).unwrap();
+    assert_eq!(vectors.len(), 3);
+    for vector in vectors {
+        let bytes = |key: &str| -> [u8; 32] {
+            HEXLOWER.decode(vector[key].as_str().unwrap().as_bytes()).unwrap().try_into().unwrap()
+        };
+        let hellos = Hellos {
+            dialler: PeerId(bytes("dialler")),
+            acceptor: PeerId(bytes("acceptor")),
+            dialler_nonce: bytes("dialler_nonce"),
+            acceptor_nonce: bytes("acceptor_nonce"),
+        };
+        let secret = Secret::parse(vector["secret"].as_str().unwrap()).unwrap();
+        let role = if vector["role"] == 1 { Role::Dialler } else { Role::Acceptor };
+        assert_eq!(prove(&secret, role, &hellos), bytes("proof"), "{}", vector["name"]);
+        assert!(verify(&secret, role, &hellos, &bytes("proof")));
+    }
 }
 
 #[test]
