@@ -50,6 +50,10 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -82,5 +86,44 @@ mod tests {
             stream.0
         });
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(ProptestConfig { cases: crate::cases(300), failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against one list in the order of arrival: the eldest of its class speaks, the most urgent class that may,
+        /// and none that may is passed over more often than its patience and the classes above it.
+        #[test]
+        fn whose_turn_it_is(steps in prop::collection::vec((0..3_usize, any::<bool>(), 0..8_u8), 1..300)) {
+            let mut schedule = Schedule::default();
+            let mut waiting: Vec<(Priority, StreamId)> = Vec::new();
+            let mut passed_over = [0; 3];
+            for (number, (class, push, closed)) in steps.into_iter().enumerate() {
+                if push {
+                    let stream = (Priority::ALL[class], StreamId(number as u64));
+                    schedule.push(stream.0, stream.1);
+                    waiting.push(stream);
+                    continue;
+                }
+                let may = |priority: Priority| closed & (1 << priority as u8) == 0;
+                let open: Vec<Priority> = Priority::ALL
+                    .into_iter()
+                    .filter(|class| may(*class) && waiting.iter().any(|(of, _)| of == class))
+                    .collect();
+                let chosen = schedule.pop(|priority, _| may(priority));
+                prop_assert_eq!(chosen.is_some(), !open.is_empty());
+                let Some((class, stream)) = chosen else { continue };
+                let eldest = waiting.iter().position(|(of, _)| *of == class);
+                prop_assert_eq!(eldest.map(|at| waiting.remove(at)), Some((class, stream)));
+                let patient = open.iter().all(|other| passed_over[*other as usize] < PATIENCE);
+                prop_assert!(!patient || open.first() == Some(&class), "{class:?} is not the most urgent of {open:?}");
+                for other in open {
+                    let count = &mut passed_over[other as usize];
+                    *count = if other > class { *count + 1 } else { 0 };
+                    prop_assert!(*count <= PATIENCE + 2, "{other:?} was passed over {count} times");
+                }
+            }
+            prop_assert_eq!(schedule.is_empty(), waiting.is_empty());
+        }
     }
 }

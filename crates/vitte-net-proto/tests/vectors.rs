@@ -124,6 +124,12 @@ fn described(frame: &Frame<'_>) -> Value {
             "count": stated(*count),
             "delivered": format!("{delivered:016x}"),
         }),
+        Frame::Datagram { stream, number, payload } => json!({
+            "type": "DATAGRAM",
+            "stream": stated(stream.0),
+            "number": stated(*number),
+            "payload": hex(payload),
+        }),
         Frame::MaxStreams { count } => json!({ "type": "MAX_STREAMS", "count": stated(*count) }),
         Frame::Ping { token } => json!({ "type": "PING", "token": stated(*token) }),
         Frame::Pong { token } => json!({ "type": "PONG", "token": stated(*token) }),

@@ -212,7 +212,7 @@ impl Pair {
     fn deliver_packet(&mut self, pick: usize) {
         for link in &mut self.links {
             for (from, packets) in link.packets.iter_mut().enumerate() {
-                let packet = if pick % 2 == 0 { packets.pop_front() } else { packets.pop_back() };
+                let packet = if pick.is_multiple_of(2) { packets.pop_front() } else { packets.pop_back() };
                 let times = usize::from(pick % 4 != 3) + usize::from(pick % 5 == 4);
                 for packet in core::iter::repeat_n(packet, times).flatten() {
                     let to = &mut self.sides[1 - from];

@@ -497,3 +497,6 @@ pub(crate) enum SendEnd<'a> {
     Fin(u64),
     Reset(StreamCode, &'a str),
 }
+
+#[cfg(test)]
+mod tests;

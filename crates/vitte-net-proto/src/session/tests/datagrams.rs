@@ -118,7 +118,7 @@ fn of_more_than_fit_the_oldest_are_dropped_at_either_end() {
         }
         assert!(pair.sides[1].session.streams[&stream].receive.held_bytes() <= 256 * 8);
         pair.settle();
-        assert!(numbers(&pair, stream).into_iter().skip(before as usize).eq(1745..=2000));
+        assert!(numbers(&pair, stream).into_iter().skip(usize::try_from(before).unwrap()).eq(1745..=2000));
         let told = counters(&pair);
         assert_eq!((told.delivered - before, told.in_flight), (256, 0));
         assert_eq!(told.unknown, 1690 - 256);
