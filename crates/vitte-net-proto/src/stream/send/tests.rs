@@ -87,7 +87,8 @@ impl Model {
     }
 
     fn take(&mut self, taken: u64) {
-        while let Some((_, token)) = self.begun.pop_front_if(|(end, _)| *end <= taken) {
+        while let Some(&(_, token)) = self.begun.front().filter(|(end, _)| *end <= taken) {
+            self.begun.pop_front();
             self.settled.push((token, Outcome::Delivered));
         }
     }
@@ -97,17 +98,6 @@ impl Model {
         self.settled.extend(self.begun.drain(..).map(|(_, token)| (token, refused)));
         self.settled.extend(self.queue.drain(..).map(|(token, ..)| (token, refused)));
         self.over = true;
-    }
-}
-
-/// The front, if it is as asked for.
-trait PopFrontIf<T> {
-    fn pop_front_if(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T>;
-}
-
-impl<T> PopFrontIf<T> for VecDeque<T> {
-    fn pop_front_if(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
-        if wanted(self.front()?) { self.pop_front() } else { None }
     }
 }
 
