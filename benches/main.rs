@@ -12,6 +12,7 @@ mod rounds;
 mod spin;
 mod table;
 mod urgent;
+mod websocket;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,8 @@ enum Command {
     /// The server of such a measurement: started by this program
     #[command(hide = true)]
     HttpFar(http::Far),
+    /// Echoes of plain WebSockets beside raw tokio-tungstenite
+    Websocket(websocket::Options),
     /// The far side of a measurement: started by this program
     #[command(hide = true)]
     Child(far::Part),
@@ -128,6 +131,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let runtime = Flavour::Multi.build()?;
             runtime.block_on(runtime.spawn(http::far(far)))??;
             Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Websocket(options)) => {
+            let runtime = Flavour::Multi.build()?;
+            runtime.block_on(runtime.spawn(websocket::run(options)))?
         }
         Some(Command::Child(part)) => far::child(&part).map(|()| ExitCode::SUCCESS),
         Some(Command::Sender(sender)) => memory::sender(&sender).map(|()| ExitCode::SUCCESS),

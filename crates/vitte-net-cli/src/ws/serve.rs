@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::terminal::{Output, complain};
 
 /// Connections at once, those that shake hands included. Further ones wait to be accepted.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 4096;
 
 pub(super) async fn run(options: &Options, at: &str, output: &Output) -> Result<ExitCode, Problem> {
     let tls = options.server_tls()?;

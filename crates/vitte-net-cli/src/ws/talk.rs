@@ -100,7 +100,8 @@ async fn send(sender: &mut WsSender, lines: &mut mpsc::Receiver<String>) -> Prob
 /// Sends back whatever comes. What the peer said when it closed, or nothing.
 pub(super) async fn echo(socket: &mut WebSocket) -> Result<Option<CloseFrame>, WsError> {
     while let Some(message) = socket.recv().await? {
-        match socket.send(message).await {
+        // Written when there is nothing more to receive.
+        match socket.feed(message).await {
             // The next call knows how it ended.
             Ok(()) | Err(WsError::Closed) => {}
             Err(error) => return Err(error),

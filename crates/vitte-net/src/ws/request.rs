@@ -16,7 +16,8 @@ use super::deflate::{self, Agreed, Deflate};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origins {
-    /// Pages of this server alone: the origin's host and port are those of the request's `Host`. The default.
+    /// Pages of this server alone: the origin's host and port are those of the request's `Host`, which a proxy
+    /// between must pass on. The default.
     #[default]
     SameHost,
     /// These origins alone, as a browser writes them: `https://example.org`, `http://localhost:8080`.

@@ -190,7 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// As [`send`](Self::send), but only puts the message into the buffer, and writes when that is full
-    /// (`WsOptions::write_buffer`). [`flush`](Self::flush) writes the rest.
+    /// (`WsOptions::write_buffer`). The rest is written by [`flush`](Self::flush), and by [`recv`](Self::recv) when
+    /// it has to wait: who answers what it receives gets all answers to one read into one write.
     ///
     /// # Errors
     /// As `send`.
