@@ -4,7 +4,7 @@ use crate::time::Moment;
 
 /// A bucket of tokens: `burst` of them at the start, `per_second` new ones, never more than `burst`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     /// The time that one token takes to come back, in microseconds.
     each: u64,
     /// The time that all of them take.
@@ -14,13 +14,15 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+    /// A full bucket. Zero counts as one.
+    #[must_use]
+    pub fn new(burst: u32, per_second: u32) -> Self {
         let each = (1_000_000 / u64::from(per_second.max(1))).max(1);
         Self { each, whole: each * u64::from(burst.max(1)), full_at: 0 }
     }
 
     /// Takes a token, if there is one.
-    pub(crate) fn take(&mut self, now: Moment) -> bool {
+    pub fn take(&mut self, now: Moment) -> bool {
         let full_at = self.full_at.max(now.as_micros()).saturating_add(self.each);
         let there = full_at - now.as_micros() <= self.whole;
         if there {
@@ -30,7 +32,8 @@ impl Bucket {
     }
 
     /// When there are (perhaps it was long ago) `count` tokens, or as many as the bucket holds.
-    pub(crate) fn ready_at(&self, count: u64) -> Moment {
+    #[must_use]
+    pub fn ready_at(&self, count: u64) -> Moment {
         let need = self.each.saturating_mul(count).min(self.whole);
         Moment::from_micros(self.full_at.saturating_add(need).saturating_sub(self.whole))
     }

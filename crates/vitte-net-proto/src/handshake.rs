@@ -37,6 +37,12 @@ impl Handshake {
         Frame::Welcome { proof }.put(out);
     }
 
+    /// Bytes that wait here.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.waiting.len() + self.deframer.buffered()
+    }
+
     /// Takes bytes of lane 0.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 
 extern crate alloc;
 
-mod bucket;
+pub mod bucket;
 pub mod codec;
 pub mod config;
 pub mod dial;

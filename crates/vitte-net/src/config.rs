@@ -19,6 +19,7 @@ pub struct Config {
     pub(crate) session: proto::Config,
     pub(crate) handshake_timeout: Duration,
     pub(crate) handshakes_max: usize,
+    pub(crate) handshakes_per_address: usize,
     pub(crate) dial_stagger: Duration,
     pub(crate) dial_timeout: Duration,
     pub(crate) improve_every: Duration,
@@ -61,7 +62,8 @@ impl Config {
         Self {
             session: proto::Config::default(),
             handshake_timeout: Duration::from_secs(10),
-            handshakes_max: 128,
+            handshakes_max: 4096,
+            handshakes_per_address: 1024,
             dial_stagger: Duration::from_millis(250),
             dial_timeout: Duration::from_secs(10),
             improve_every: Duration::from_secs(30),
@@ -156,12 +158,16 @@ impl Config {
         /// How long a session waits for its next link; after that it is lost, and what was under way is
         /// unknown. Default 60 s; up to 24 h.
         resume_window: Duration => session.resume_window;
-        /// Time for a connection to prove its key, and again for its hello. Default 10 s; from 10 ms to 1 h. A
-        /// QUIC connection that is silent for a minute is given up before.
+        /// Time for a connection that comes in to become part of a session, from its first packet: TLS, WebSocket,
+        /// key and hello together. Where this side dials, the hello has as much again. Default 10 s; from 10 ms to
+        /// 1 h. A QUIC connection that is silent for a minute is given up before.
         handshake_timeout: Duration => handshake_timeout;
-        /// Accepted connections that have not proven anything yet, all listeners together; more wait, one with
-        /// each listener and the others in the kernel. Default 128; from 1 to 65,536.
+        /// Connections that came in and are not part of a session yet, all listeners together. A newcomer above it
+        /// takes the place of the oldest that has proven no key, of the address that has most of them. Default 4,096;
+        /// from 1 to 65,536. Each is an open file, and costs about 8 KiB while it is silent.
         handshakes_max: usize => handshakes_max;
+        /// The same for those of one address, or of one IPv6 network of 64 bits. Default 1,024; from 1 to 65,536.
+        handshakes_per_address: usize => handshakes_per_address;
         /// Head start of each address over the next when a peer is dialled. Default 250 ms (LAN: 100 ms).
         dial_stagger: Duration => dial_stagger;
         /// Time for one round of attempts over all addresses of a peer. Default 10 s (LAN: 3 s).
@@ -246,6 +252,7 @@ impl Config {
         within("resume_window", session.resume_window, ms(0), hour * 24, "0 to 24 h")?;
         within("handshake_timeout", self.handshake_timeout, ms(10), hour, "10 ms to 1 h")?;
         within("handshakes_max", self.handshakes_max, 1, 1 << 16, "1 to 65,536")?;
+        within("handshakes_per_address", self.handshakes_per_address, 1, 1 << 16, "1 to 65,536")?;
         within("dial_stagger", self.dial_stagger, ms(0), hour, "0 to 1 h")?;
         within("dial_timeout", self.dial_timeout, ms(10), hour, "10 ms to 1 h")?;
         within("backoff_first", self.backoff_first, ms(1), hour, "1 ms to 1 h")?;

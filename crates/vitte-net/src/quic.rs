@@ -19,7 +19,7 @@ pub(crate) use self::socket::for_quinn;
 /// Bytes of the kernel's buffers, for bursts of many connections on one socket.
 const KERNEL_BUFFER: usize = 4 << 20;
 /// Connection attempts that may wait to be accepted; more are refused.
-const INCOMING_MAX: usize = 256;
+const INCOMING_MAX: usize = 1024;
 /// Bytes that one such attempt may keep, beyond its first datagram.
 const INCOMING_BYTES: u64 = 16 << 10;
 /// Bytes that all such attempts may keep.

@@ -32,9 +32,9 @@ use crate::network::{BoxStream, ByteStream, Target};
 
 pub use connect::{ConnectFailure, TcpConnector};
 // The mesh's listeners outlive the same errors in the same way.
-#[allow(unused_imports, reason = "without the mesh nobody asks")]
-pub(crate) use server::accept_patiently;
 pub use server::{TcpServer, TcpServerBuilder};
+#[allow(unused_imports, reason = "without the mesh nobody asks")]
+pub(crate) use server::{accept_patiently, accept_through};
 
 /// What one [`TcpStream::recv`] returns at most, unless told otherwise: 65,536 bytes (64 KiB).
 pub const RECV_LIMIT: usize = 64 * 1024;

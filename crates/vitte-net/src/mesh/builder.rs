@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
+use super::door::Door;
 use super::establish::incarnation;
 use super::registry::Registry;
 use super::state::State;
+use super::turned_away::TurnedAway;
 use super::{Inner, Mesh, Running};
 use crate::address::{Address, AddressError};
 use crate::config::{Config, ConfigError};
@@ -145,7 +147,8 @@ impl MeshBuilder {
             addresses: listeners.iter().map(|listener| listener.address().clone()).collect(),
             registry: Registry::default(),
             events: Mutex::new(Some(broadcast::channel(self.config.events_max).0)),
-            handshakes: Arc::new(Semaphore::new(self.config.handshakes_max)),
+            door: Arc::new(Door::new(self.config.handshakes_max, self.config.handshakes_per_address)),
+            turned_away: TurnedAway::new(),
             state: Mutex::new(State::default()),
             tasks: Mutex::new(Vec::new()),
             config: self.config,

@@ -137,7 +137,7 @@ impl Inner {
     ) -> Result<Arc<Shared>, HandshakeError> {
         tracing::debug!(node = %self.id.short(), %address, "dials");
         let link = self.transports.dial(address, expected).await?;
-        let session = self.establish(link).await?;
+        let session = self.establish(link, Instant::now() + self.config.handshake_timeout).await?;
         self.remember(session.id(), address);
         // An address that was not known before may be the better one.
         self.improve(session.id());

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use vitte_net_proto::frame::Frame;
 use vitte_net_proto::{CloseCode, Handshake, Hello, Incarnation, Lane, PeerId, Proof, Session, Step};
 
@@ -24,6 +24,11 @@ pub enum HandshakeError {
     /// The link itself failed.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// It had lasted longest of all that had come no further, and a newcomer took its place
+    /// ([`Config::handshakes_max`](crate::Config::handshakes_max),
+    /// [`handshakes_per_address`](crate::Config::handshakes_per_address)).
+    #[error("gave its place to a newcomer: too many handshakes")]
+    Evicted,
     /// This side refused the peer; the peer was told.
     #[error("refused {peer}: {code}: {reason}")]
     Refused {
@@ -52,7 +57,7 @@ impl HandshakeError {
     pub fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Refused { code, .. } | Self::RefusedByPeer { code, .. } => Some(*code),
-            Self::Link(_) => None,
+            Self::Link(_) | Self::Evicted => None,
         }
     }
 }
@@ -72,13 +77,17 @@ struct Greeted {
 struct Refusal(CloseCode, String);
 
 impl Inner {
-    /// Makes a link part of a session with the peer whose key it proved.
+    /// Makes a link part of a session with the peer whose key it proved, if that is done in time.
     ///
     /// # Cancel safety
     /// A dropped future cuts the link.
-    pub(super) async fn establish(self: &Arc<Self>, mut link: Link) -> Result<Arc<Shared>, HandshakeError> {
+    pub(super) async fn establish(
+        self: &Arc<Self>,
+        mut link: Link,
+        until: Instant,
+    ) -> Result<Arc<Shared>, HandshakeError> {
         let peer = link.info.peer;
-        let outcome = match timeout(self.config.handshake_timeout, self.greet(&mut link)).await {
+        let outcome = match timeout_at(until, self.greet(&mut link)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(LinkError::HandshakeTimeout.into()),
         };
@@ -131,6 +140,7 @@ impl Inner {
         let mut run = Vec::new();
         // A lane may be faster than the one that carries the handshake.
         let mut ahead: Vec<(Lane, Vec<u8>)> = Vec::new();
+        let mut allowance = self.door.allowance();
         loop {
             send(link, &mut out).await?;
             let step = match handshake.handle(&run) {
@@ -147,9 +157,14 @@ impl Inner {
                         other => ahead.push((other, bytes.to_vec())),
                     };
                     link.reader.read(deliver).await?;
-                    if ahead.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > Handshake::BYTES_MAX {
+                    let early = ahead.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+                    if early > Handshake::BYTES_MAX {
                         let reason = String::from("too many bytes before the welcome");
                         return Ok(Err(Refusal(CloseCode::FLOW_CONTROL, reason)));
+                    }
+                    if !allowance.holds(early + run.len() + handshake.buffered()) {
+                        let reason = String::from("too many bytes of peers that are not let in yet");
+                        return Ok(Err(Refusal(CloseCode::TOO_MANY, reason)));
                     }
                 }
                 Step::Hello(remote) => {

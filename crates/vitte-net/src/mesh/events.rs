@@ -73,6 +73,12 @@ pub enum MeshEvent {
         /// In words; perhaps the peer's: escape them before they reach a terminal.
         reason: String,
     },
+    /// More connections were not admitted than are told one by one (64, then 16 a second): so many in the last
+    /// second.
+    RejectedMore {
+        /// How many.
+        count: u64,
+    },
     /// The reader was too slow: so many events are missing before the next one.
     Lagged {
         /// How many.

@@ -2,11 +2,13 @@
 
 mod builder;
 mod dialling;
+mod door;
 mod establish;
 mod events;
 mod improving;
 mod registry;
 mod state;
+mod turned_away;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,9 +16,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use vitte_net_proto::{CloseCode, DeliveryClass, Incarnation, OpenInfo, PeerId, StreamId};
 
 use crate::address::Address;
@@ -29,10 +31,12 @@ use crate::config::Config;
 use crate::identity::Trust;
 use crate::network::Network;
 use crate::peer::{Observer, Peer, PeerEvent, Shared};
-use crate::transport::{Listener, Transports};
+use crate::transport::{Incoming as Arrival, LinkError, Listener, Transports};
 
+use self::door::{Door, Ticket};
 use self::registry::Registry;
 use self::state::{Life, State};
+use self::turned_away::TurnedAway;
 
 pub use self::builder::{MeshBuilder, StartError};
 pub use self::dialling::DialError;
@@ -68,7 +72,8 @@ pub(crate) struct Inner {
     registry: Registry,
     /// None once the mesh is gone: its readers come to an end.
     events: Mutex<Option<broadcast::Sender<MeshEvent>>>,
-    handshakes: Arc<Semaphore>,
+    door: Arc<Door>,
+    turned_away: TurnedAway,
     state: Mutex<State>,
     /// Tasks that end with the mesh.
     tasks: Mutex<Vec<AbortHandle>>,
@@ -299,36 +304,49 @@ impl Inner {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let handle: JoinHandle<()> = tokio::spawn(task);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.retain(|task| !task.is_finished());
+        // Only when there is no room: a flood of newcomers would look at all of them for each.
+        if tasks.len() == tasks.capacity() {
+            tasks.retain(|task| !task.is_finished());
+        }
         tasks.push(handle.abort_handle());
     }
 
     /// Accepts connections of one listener; each shakes hands in a task of its own.
     async fn listen(self: Arc<Self>, listener: Listener) {
+        let short = || {
+            self.door.make_room();
+        };
         loop {
-            let incoming = match listener.accept().await {
-                Ok(incoming) => incoming,
+            let arrival = match listener.accept_or(&short).await {
+                Ok(arrival) => arrival,
                 Err(error) => {
                     tracing::error!(address = %listener.address(), %error, "a listener is broken");
                     return;
                 }
             };
-            // A listener that nobody comes to keeps no place.
-            let Ok(permit) = self.handshakes.clone().acquire_owned().await else { return };
+            let remote = arrival.remote();
+            let (ticket, eviction) = self.door.enter(remote.ip());
             let mesh = self.clone();
             self.spawn(async move {
-                let _permit = permit;
-                let remote = incoming.remote();
-                let result = match incoming.handshake().await {
-                    Ok(link) => mesh.establish(link).await.map(|_| ()),
-                    Err(error) => Err(HandshakeError::from(error)),
+                let result = tokio::select! {
+                    biased;
+                    result = mesh.let_in(arrival, ticket) => result,
+                    () = eviction.come() => Err(HandshakeError::Evicted),
                 };
                 if let Err(error) = result {
-                    tracing::warn!(%remote, %error, "a connection was not admitted");
-                    mesh.tell(MeshEvent::Rejected { remote, code: error.code(), reason: error.to_string() });
+                    mesh.turn_away(remote, &error);
                 }
             });
         }
+    }
+
+    /// Makes a connection that came in part of a session, within the time for all of it.
+    async fn let_in(self: &Arc<Self>, arrival: Arrival, mut ticket: Ticket) -> Result<(), HandshakeError> {
+        let until = Instant::now() + self.config.handshake_timeout;
+        let link = timeout_at(until, arrival.handshake()).await;
+        let link = link.unwrap_or(Err(LinkError::HandshakeTimeout))?;
+        ticket.proven();
+        self.establish(link, until).await.map(drop)
     }
 
     async fn drain(&self, soft: Duration) {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +9,9 @@ use super::*;
 use crate::call::{CallError, NotSent};
 use crate::discovery::Fixed;
 use crate::identity::Identity;
-use crate::network::OsNetwork;
+use crate::network::{
+    BoxFuture, BoxStream, ByteStream, Datagrams, OsNetwork, TcpListen, TcpOptions, UdpOptions,
+};
 use crate::tls::{MeshTls, default_provider};
 use crate::transport::{Link, LinkError};
 
@@ -298,5 +301,166 @@ async fn a_wrong_key_is_told_to_both_sides() {
         // TLS or QUIC tells it: there is no frame yet.
         assert_eq!(rejected(&mut events).await, None, "{address}");
         assert!(server.peers().is_empty() && client.peers().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_peer_too_many_is_refused() {
+    let server =
+        builder(1).config(Config::wan().peers_max(1)).listen("tls://127.0.0.1:0").start().await.unwrap();
+    let at = &server.addresses()[0];
+    let first = builder(2).start().await.unwrap();
+    let peer = first.connect(at).await.unwrap();
+    let second = builder(3).start().await.unwrap();
+    match second.connect(at).await {
+        Err(DialError::Failed(failures)) => assert_eq!(failures[0].1.code(), Some(CloseCode::TOO_MANY)),
+        other => panic!("{other:?}"),
+    }
+    assert!(!peer.is_lost());
+}
+
+/// A machine whose process may have one connection that came in, as the limit of open files would say.
+#[derive(Debug)]
+struct OneFile(Arc<AtomicUsize>);
+
+#[derive(Debug)]
+struct OneFileListener(Box<dyn TcpListen>, Arc<AtomicUsize>);
+
+#[derive(Debug)]
+struct Counted(BoxStream, Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl tokio::io::AsyncRead for Counted {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Counted {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl ByteStream for Counted {
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn peer_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.peer_addr()
+    }
+}
+
+impl TcpListen for OneFileListener {
+    fn accept(&self) -> BoxFuture<'_, std::io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async {
+            let (stream, from) = self.0.accept().await?;
+            if self.1.load(Ordering::SeqCst) > 0 {
+                // The kernel would keep it in the queue; here the dialler is told, and dials again.
+                drop(stream);
+                return Err(std::io::Error::from_raw_os_error(libc::EMFILE));
+            }
+            self.1.fetch_add(1, Ordering::SeqCst);
+            let counted: BoxStream = Box::new(Counted(stream, self.1.clone()));
+            Ok((counted, from))
+        })
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl Network for OneFile {
+    fn connect_tcp<'a>(
+        &'a self,
+        to: SocketAddr,
+        options: &'a TcpOptions,
+    ) -> BoxFuture<'a, std::io::Result<BoxStream>> {
+        Box::pin(async move { OsNetwork.connect_tcp(to, options).await })
+    }
+
+    fn listen_tcp<'a>(
+        &'a self,
+        at: SocketAddr,
+        options: &'a TcpOptions,
+    ) -> BoxFuture<'a, std::io::Result<Box<dyn TcpListen>>> {
+        Box::pin(async move {
+            let listener = OsNetwork.listen_tcp(at, options).await?;
+            let listener: Box<dyn TcpListen> = Box::new(OneFileListener(listener, self.0.clone()));
+            Ok(listener)
+        })
+    }
+
+    fn bind_udp<'a>(
+        &'a self,
+        at: SocketAddr,
+        options: &'a UdpOptions,
+    ) -> BoxFuture<'a, std::io::Result<Arc<dyn Datagrams>>> {
+        Box::pin(async move { OsNetwork.bind_udp(at, options).await })
+    }
+
+    fn lookup<'a>(&'a self, host: &'a str) -> BoxFuture<'a, std::io::Result<Vec<std::net::IpAddr>>> {
+        Box::pin(async move { OsNetwork.lookup(host).await })
+    }
+
+    fn wall_clock(&self) -> std::time::SystemTime {
+        OsNetwork.wall_clock()
+    }
+
+    fn fill_random(&self, out: &mut [u8]) {
+        OsNetwork.fill_random(out);
+    }
+}
+
+#[tokio::test]
+async fn a_process_out_of_files_turns_the_oldest_stranger_out() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let network = Arc::new(OneFile(open.clone()));
+    let server = builder(1).network(network).listen("tls://127.0.0.1:0").start().await.unwrap();
+    let mut events = server.events();
+    let at = SocketAddr::from(([127, 0, 0, 1], server.addresses()[0].port()));
+    let _stranger = OsNetwork.connect_tcp(at, &TcpOptions::default()).await.unwrap();
+    while open.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let client = builder(2).start().await.unwrap();
+    let connected = timeout(Duration::from_secs(5), async {
+        while client.connect(&server.addresses()[0]).await.is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    connected.await.expect("the stranger has made room");
+    match events.next().await {
+        Some(MeshEvent::Rejected { reason, .. }) => assert!(reason.contains("gave its place"), "{reason}"),
+        other => panic!("{other:?}"),
     }
 }

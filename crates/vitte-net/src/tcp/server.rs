@@ -159,6 +159,15 @@ impl TcpServerBuilder {
 /// # Cancel safety
 /// Cancel safe: a connection is either returned or still in the queue.
 pub(crate) async fn accept_patiently(listener: &dyn TcpListen) -> io::Result<(BoxStream, SocketAddr)> {
+    accept_through(listener, &|| ()).await
+}
+
+/// The same; `short` is called each time the process is short of something, before the wait, and may give some of it
+/// back.
+pub(crate) async fn accept_through(
+    listener: &dyn TcpListen,
+    short: &(dyn Fn() + Sync),
+) -> io::Result<(BoxStream, SocketAddr)> {
     let mut pause = FIRST_PAUSE;
     let mut dead_in_a_row = 0;
     loop {
@@ -172,7 +181,10 @@ pub(crate) async fn accept_patiently(listener: &dyn TcpListen) -> io::Result<(Bo
                 dead_in_a_row += 1;
                 tracing::debug!(%error, "a connection died before it was accepted");
             }
-            AcceptTrouble::Connection | AcceptTrouble::Shortage => {
+            trouble @ (AcceptTrouble::Connection | AcceptTrouble::Shortage) => {
+                if trouble == AcceptTrouble::Shortage {
+                    short();
+                }
                 tracing::warn!(%error, ?pause, "cannot accept connections now");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

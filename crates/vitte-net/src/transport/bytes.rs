@@ -13,14 +13,17 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 use vitte_net_proto::{Lane, PeerId};
 
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport};
 use crate::network::{BoxStream, ReadStream, WriteStream};
 use crate::tls::{Buffer, MAX_PLAINTEXT, MeshTls, Opened, Records, TlsError};
 
-/// Most bytes that are read of a peer before its handshake is done: 64 KiB. Ours takes about 1 KiB.
-const HANDSHAKE_BYTES: usize = 64 * 1024;
+/// Most bytes that are read of a peer before its handshake is done: 16 KiB. Ours takes about 1 KiB.
+const HANDSHAKE_BYTES: usize = 16 * 1024;
+/// Bytes that the first read of a server asks for. Before it there is no TLS state: a silent connection costs little.
+const FIRST_READ: usize = 512;
 /// Bytes that one read asks for, at most: 64 KiB. Larger reads measured no faster.
 const READ_MOST: usize = 64 * 1024;
 /// Bytes that one read asks for on a link that has little to say: 4 KiB.
@@ -58,7 +61,11 @@ pub(crate) async fn handshake_client(
     transport: Transport,
     limit: Duration,
 ) -> Result<Link, LinkError> {
-    handshake(stream, Records::client(tls.client_config(expected))?, transport, true, limit).await
+    let shaken = timeout(limit, async {
+        let records = Records::client(tls.client_config(expected))?;
+        handshake(stream, records, Buffer::default(), transport, true).await
+    });
+    shaken.await.unwrap_or(Err(LinkError::HandshakeTimeout))
 }
 
 /// The accepting side of a handshake over `stream`, within `limit`.
@@ -66,25 +73,36 @@ pub(crate) async fn handshake_client(
 /// # Errors
 /// What went wrong; the stream is gone.
 pub(crate) async fn handshake_server(
-    stream: BoxStream,
+    mut stream: BoxStream,
     tls: &MeshTls,
     transport: Transport,
     limit: Duration,
 ) -> Result<Link, LinkError> {
-    handshake(stream, Records::server(tls.server_config())?, transport, false, limit).await
+    let shaken = timeout(limit, async {
+        let incoming = first_bytes(&mut stream).await?;
+        handshake(stream, Records::server(tls.server_config())?, incoming, transport, false).await
+    });
+    shaken.await.unwrap_or(Err(LinkError::HandshakeTimeout))
+}
+
+/// Waits for a peer that dialled to say something.
+async fn first_bytes(stream: &mut BoxStream) -> Result<Buffer, LinkError> {
+    let mut first = [0; FIRST_READ];
+    let len = stream.read(&mut first).await.map_err(broken)?;
+    let mut incoming = Buffer::default();
+    incoming.extend(&first[..len]);
+    Ok(incoming)
 }
 
 async fn handshake(
     mut stream: BoxStream,
     mut records: Records,
+    mut incoming: Buffer,
     transport: Transport,
     dialled: bool,
-    limit: Duration,
 ) -> Result<Link, LinkError> {
     let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-    let mut incoming = Buffer::default();
-    let shaken = tokio::time::timeout(limit, shake(&mut stream, &mut records, &mut incoming)).await;
-    let peer = shaken.map_err(|_| LinkError::HandshakeTimeout)??;
+    let peer = shake(&mut stream, &mut records, &mut incoming).await?;
     let info = LinkInfo { peer, transport, dialled, local, remote };
     let shared = Arc::new(Mutex::new(Shared { records, cut: false, reader: None }));
     let (read_stream, write_stream) = stream.into_split();
@@ -112,7 +130,7 @@ async fn shake(
     incoming: &mut Buffer,
 ) -> Result<PeerId, LinkError> {
     let mut out = Buffer::default();
-    let mut received = 0;
+    let mut received = incoming.len();
     loop {
         let step = records.handshake(incoming, &mut out);
         if !out.is_empty() {
@@ -157,6 +175,10 @@ pub(super) fn broken(error: io::Error) -> LinkError {
     #[cfg(feature = "ws")]
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<crate::ws::WsError>()) {
         return LinkError::Protocol { protocol: "WebSocket", reason: error.to_string() };
+    }
+    // The TLS around a WebSocket says so of what it cannot read.
+    if error.kind() == io::ErrorKind::InvalidData {
+        return LinkError::Protocol { protocol: "TLS", reason: error.to_string() };
     }
     LinkError::Io(error)
 }

@@ -125,7 +125,7 @@ impl Transports {
             Transport::Ws | Transport::Wss => {
                 let mut stream = network.connect_tcp(remote, &tcp_options()).await?;
                 if transport == Transport::Wss {
-                    stream = tls.outer().connect(address.host(), stream).await?;
+                    stream = tls.outer().connect(address.host(), stream).await.map_err(bytes::broken)?;
                 }
                 let (authority, network) = (address.authority(), network.clone());
                 crate::ws::connect_link(stream, &authority, address.path(), network).await?

@@ -15,7 +15,7 @@ use super::dial::{Shared, tcp_options};
 use super::quic;
 use super::{Address, Link, LinkError, bytes};
 use crate::network::{BoxStream, TcpListen};
-use crate::tcp::accept_patiently;
+use crate::tcp::accept_through;
 
 /// A socket that peers connect to. Dropping it stops listening; links that were accepted live on.
 #[derive(Debug)]
@@ -73,9 +73,14 @@ impl Listener {
     /// # Cancel safety
     /// A connection is either returned or still in the queue.
     pub async fn accept(&self) -> Result<Incoming, LinkError> {
+        self.accept_or(&|| ()).await
+    }
+
+    /// The same; `short` is called when the process is short of files or memory, and may give some back.
+    pub(crate) async fn accept_or(&self, short: &(dyn Fn() + Sync)) -> Result<Incoming, LinkError> {
         match &self.socket {
             Socket::Tcp { listener, shared } => {
-                let (stream, remote) = accept_patiently(&**listener).await?;
+                let (stream, remote) = accept_through(&**listener, short).await?;
                 let address = self.address.clone();
                 Ok(Incoming { remote, kind: Kind::Tcp { stream, address, shared: shared.clone() } })
             }
@@ -144,7 +149,10 @@ async fn shake(stream: BoxStream, address: &Address, shared: &Shared) -> Result<
     #[cfg(feature = "ws")]
     let stream = match transport {
         Transport::Ws => crate::ws::accept(stream, address.path()).await?,
-        Transport::Wss => crate::ws::accept(shared.tls.outer().accept(stream).await?, address.path()).await?,
+        Transport::Wss => {
+            let stream = shared.tls.outer().accept(stream).await.map_err(bytes::broken)?;
+            crate::ws::accept(stream, address.path()).await?
+        }
         _ => stream,
     };
     bytes::handshake_server(stream, &shared.tls, transport, shared.handshake_timeout).await

@@ -38,8 +38,6 @@ pub use self::lanes::{Reader, Writer};
 /// With so many handshakes in flight, an address must prove itself (RFC 9000, section 8.1.2) before it
 /// gets one more.
 const RETRY_ABOVE: usize = 64;
-/// With so many handshakes in flight, attempts are refused.
-const HANDSHAKES_MAX: usize = 512;
 
 /// The sockets of one node that carry QUIC. One socket per address family serves every dial; a listener on
 /// all interfaces serves them too.
@@ -196,7 +194,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Waits for the next connection attempt that may have a handshake: with 64 in flight, an address has to
-    /// prove itself first; with 512, it is refused.
+    /// prove itself first. How many there may be in all is for the caller to say.
     ///
     /// # Errors
     /// The socket has failed.
@@ -211,9 +209,7 @@ impl Listener {
                 );
             };
             let in_flight = self.in_flight.load(Ordering::Relaxed);
-            if in_flight >= HANDSHAKES_MAX {
-                incoming.refuse();
-            } else if in_flight >= RETRY_ABOVE && !incoming.remote_address_validated() {
+            if in_flight >= RETRY_ABOVE && !incoming.remote_address_validated() {
                 // It can only fail for an address that has proven itself.
                 incoming.retry().ok();
             } else {

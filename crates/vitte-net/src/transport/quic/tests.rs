@@ -490,11 +490,11 @@ async fn a_peer_cannot_open_more_streams_than_there_are_lanes() {
 }
 
 #[tokio::test]
-async fn under_load_an_address_proves_itself_and_then_is_refused() {
+async fn under_load_an_address_proves_itself() {
     let (a, b) = (node(1, os()), node(2, os()));
     let listener = b.endpoints.listen(LOCAL).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let mut tickets: Vec<_> = (0..RETRY_ABOVE).map(|_| Ticket::take(&listener.in_flight)).collect();
+    let _tickets: Vec<_> = (0..RETRY_ABOVE).map(|_| Ticket::take(&listener.in_flight)).collect();
     let accepted = async {
         let incoming = listener.accept().await?;
         assert!(incoming.incoming.remote_address_validated());
@@ -504,14 +504,6 @@ async fn under_load_an_address_proves_itself_and_then_is_refused() {
     dialled.unwrap();
     accepted.unwrap();
     assert_eq!(listener.in_flight.load(Ordering::Relaxed), RETRY_ABOVE);
-
-    tickets.extend((RETRY_ABOVE..HANDSHAKES_MAX).map(|_| Ticket::take(&listener.in_flight)));
-    let error = tokio::select! {
-        biased;
-        incoming = listener.accept() => panic!("{incoming:?} is one too many"),
-        dialled = a.endpoints.dial(at, "peer", Some(b.id)) => dialled.unwrap_err(),
-    };
-    assert!(matches!(&error, LinkError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused), "{error:?}");
 }
 
 #[tokio::test]
