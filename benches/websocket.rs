@@ -84,7 +84,7 @@ async fn measure_ours(load: Load) -> anyhow::Result<f64> {
     let url = format!("ws://{}/", server.local_addr()?);
     let serving = tokio::spawn(async move {
         let (socket, _) = server.accept().await?.handshake().await?;
-        echo(socket, |message| Some(message)).await
+        echo(socket, Some).await
     });
     let socket = WsConnector::new().connect(&url).await?;
     let figure = ask(socket, Message::Binary, Message::into_bytes, load).await?;
