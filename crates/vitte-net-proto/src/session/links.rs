@@ -94,6 +94,9 @@ pub(super) struct LinkState {
     carries: Option<Moment>,
     /// It has handed the session over, and what it carried may still be under way.
     draining: bool,
+    /// Asked when it handed the session over: the answer says that the statements before have arrived, which
+    /// nobody acknowledges.
+    last_word: Option<u64>,
     round_trip: Option<Duration>,
     pub(super) resume_out: Option<ResumeOut>,
     resume_sent: bool,
@@ -121,6 +124,7 @@ impl LinkState {
             slow: None,
             carries: None,
             draining: false,
+            last_word: None,
             round_trip: None,
             resume_out: None,
             resume_sent: false,
@@ -197,6 +201,7 @@ impl LinkState {
     /// The answer's time, if it is one.
     fn handle_pong(&mut self, token: u64, now: Moment) -> Option<Duration> {
         self.last_heard = now;
+        self.last_word.take_if(|last| *last == token);
         let ping = self.ping.take_if(|ping| ping.token == token)?;
         let sample = now.since(ping.asked);
         self.round_trip = Some(self.round_trip.map_or(sample, |known| (known * 7 + sample) / 8));
@@ -323,6 +328,10 @@ impl Session {
     fn hand_over(&mut self, id: LinkId, now: Moment) {
         if let Some(old) = self.active.and_then(|active| self.links.get_mut(&active)) {
             old.draining = true;
+            // An answer that is under way was asked for before.
+            old.ping = None;
+            old.ask(now);
+            old.last_word = old.ping_due;
         }
         self.carry(id, self.in_flight, now);
     }
@@ -340,7 +349,7 @@ impl Session {
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.carries = Some(now);
-            link.draining = false;
+            (link.draining, link.last_word) = (false, None);
             link.waits_for_resume = false;
         }
         self.active = Some(id);
@@ -353,7 +362,7 @@ impl Session {
     /// Frames that other links lost are stated again, and what the peer does not have goes again: all of
     /// it is absolute, so that what it does have changes nothing.
     fn repeat(&mut self, now: Moment) {
-        self.links.values_mut().for_each(|link| link.draining = false);
+        self.links.values_mut().for_each(|link| (link.draining, link.last_word) = (false, None));
         self.in_flight = 0;
         self.window = LinkWindow::new(self.config.link_window, self.config.link_window_max, 0);
         self.drain_due = self.draining;
@@ -513,7 +522,8 @@ impl Session {
         }
         if self.in_flight == 0 {
             // What they carried has arrived.
-            self.links.values_mut().for_each(|link| link.draining = false);
+            let arrived = |link: &&mut LinkState| link.last_word.is_none();
+            self.links.values_mut().filter(arrived).for_each(|link| link.draining = false);
         }
         self.consider(now);
     }

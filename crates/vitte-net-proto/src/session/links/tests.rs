@@ -92,6 +92,27 @@ fn what_the_old_link_did_not_deliver_goes_again_when_it_dies() {
     arrived(&pair, stream, number);
 }
 
+/// Offsets are not acknowledged: those that the old link swallowed before the handover are stated again.
+#[test]
+fn what_the_old_link_stated_in_vain_is_stated_again_when_it_dies() {
+    let (mut pair, stream) = settled(&Config::default());
+    pair.attach_preferred(true, 3);
+    pass(&mut pair, 900 * MS);
+    send(&mut pair, 0, stream, 2, 100);
+    // It is received and acknowledged, and then taken: that word is lost.
+    for _ in 0..20 {
+        pair.transmit(16_384);
+        pair.deliver(usize::MAX, 0);
+        pair.advance(MS);
+    }
+    assert_eq!(active(&pair), [Some(LinkId(0)); 2]);
+    pair.links[0].mute = [false, true];
+    pass(&mut pair, 300 * MS);
+    assert_eq!(active(&pair), [Some(LinkId(1)); 2]);
+    pass(&mut pair, Duration::from_secs(30));
+    arrived(&pair, stream, 2);
+}
+
 #[test]
 fn a_link_that_owes_an_answer_loses_the_session_to_one_that_stands_by() {
     for lanes in [false, true] {
