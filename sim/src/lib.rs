@@ -47,6 +47,7 @@
 //! - `network`: [`SimNetwork`], the seam.
 //! - `crypto`: [`seeded_provider()`].
 //! - [`invariants`]: what must hold in every run, as checks for programs under test.
+//! - `shrink`: [`shrink()`], from a scenario that fails to a small one.
 //! - `trace`, `report`: the digest, the lines, the end of a run.
 //!
 //! # What is real and what is not
@@ -67,6 +68,7 @@ mod network;
 mod node;
 mod report;
 mod seed;
+mod shrink;
 mod trace;
 mod world;
 
@@ -78,6 +80,7 @@ pub use network::SimNetwork;
 pub use node::Node;
 pub use report::{Failure, FailureKind, Report};
 pub use seed::seeds;
+pub use shrink::{Shrunk, shrink};
 pub use trace::{Fate, Line, Protocol};
 pub use world::{FaultError, World};
 

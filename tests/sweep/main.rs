@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vitte_net_sim::invariants::Tally;
-use vitte_net_sim::{Scenario, seeds};
+use vitte_net_sim::{Scenario, Shrunk, seeds, shrink};
 
 use plan::Plan;
 use run::{Bad, run};
@@ -94,6 +94,7 @@ fn one(seed: u64, scenario: Option<&Scenario>, sum: &Mutex<Sum>) {
         }
         Err(bad) => {
             sum.failed.push(seed);
+            drop(sum);
             tell(seed, &scenario, &bad);
         }
     }
@@ -106,6 +107,15 @@ fn tell(seed: u64, scenario: &Scenario, bad: &Bad) {
     println!("  faults: {}", scenario.to_json());
     println!("  {:?}", Plan::of(seed).config);
     println!("  replay: {}", replay_line(seed, scenario));
+    let smaller = shrink(scenario.clone(), |scenario| run(seed, scenario).map(|_| ()));
+    if let Some(Shrunk { scenario, error, runs, .. }) = smaller {
+        println!(
+            "  {} faults are enough, found in {runs} runs: {}",
+            scenario.faults.len(),
+            error.violations[0]
+        );
+        println!("  replay: {}", replay_line(seed, &scenario));
+    }
 }
 
 fn replay_line(seed: u64, scenario: &Scenario) -> String {

@@ -240,6 +240,8 @@ impl Session {
         let Some(gone) = self.links.remove(&link) else { return };
         if self.active != Some(link) {
             if gone.draining && self.active.is_some() {
+                // No list is exchanged: what the old link stated in vain is stated again.
+                self.streams.values_mut().for_each(|stream| stream.receive.tell_again());
                 self.repeat(now);
             }
             return;

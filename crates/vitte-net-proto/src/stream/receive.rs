@@ -58,6 +58,8 @@ pub(crate) struct ReceiveHalf {
     grown_at: u64,
     /// What the peer was last told.
     told: Offsets,
+    /// What the peer was told may be lost with its link.
+    untold: bool,
     /// Contiguous bytes that no message was cut from yet (all of them, on a byte stream).
     buf: BytesMut,
     /// Runs of bytes behind a gap, by their offset. No two of them touch: those that do are one.
@@ -116,6 +118,7 @@ impl ReceiveHalf {
             pressed: false,
             grown_at: 0,
             told: Offsets { taken: 0, received: 0, limit: window },
+            untold: false,
             buf: BytesMut::new(),
             gaps: BTreeMap::new(),
             inbox: VecDeque::new(),
@@ -503,6 +506,9 @@ impl ReceiveHalf {
         }
         let step = self.window / 4;
         let offsets = self.offsets();
+        if self.untold {
+            return News::Urgent;
+        }
         if offsets == self.told {
             return News::None;
         }
@@ -522,8 +528,14 @@ impl ReceiveHalf {
         }
     }
 
+    /// What was told last may never arrive: it is told again.
+    pub(crate) fn tell_again(&mut self) {
+        self.untold = true;
+    }
+
     pub(crate) fn mark_told(&mut self) {
         self.told = self.offsets();
+        self.untold = false;
     }
 
     /// Bytes that this half holds for its reader.
