@@ -5,6 +5,7 @@
 mod autobahn;
 mod dns;
 mod jsonrpc;
+mod nameserver;
 mod openssl;
 mod programs;
 mod stream;
