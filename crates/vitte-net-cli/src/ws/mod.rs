@@ -20,7 +20,7 @@ use crate::{interrupted, pace};
 #[derive(Debug, Args)]
 #[command(after_help = "Lines of stdin are text messages; text messages are lines of stdout.")]
 pub(crate) struct Options {
-    /// The WebSocket to connect to: ws://HOST[:PORT]/PATH or wss://…
+    /// The WebSocket to connect to: ws://HOST:PORT/PATH or wss://…
     #[arg(required_unless_present = "listen", conflicts_with = "listen")]
     url: Option<String>,
     /// Listens at this address instead, for one connection after another (with --echo: for many at once).
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// For wss://: takes any certificate. Whoever is between can read and change everything.
     #[arg(long, conflicts_with = "listen")]
     insecure: bool,
-    /// Goes through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT
+    /// Goes through this HTTP proxy: http://HOST:PORT, or with USER:PASSWORD@ before the host
     #[arg(long, value_name = "URL", conflicts_with = "listen")]
     proxy: Option<String>,
     /// Serves wss:// with the certificate chain in this PEM file.
