@@ -100,7 +100,9 @@ async fn pump(hostile: &mut Raw, bytes: &[u8]) {
     for run in bytes.chunks(8 << 10) {
         hostile.link.writer.write(Lane::CONTROL, run).expect("the link lives");
         poll_fn(|cx| {
-            while let Poll::Ready(read) = pin!(hostile.link.reader.read(&mut |_, _| ())).poll(cx) {
+            loop {
+                let mut forget = |_, _: &[u8]| ();
+                let Poll::Ready(read) = pin!(hostile.link.reader.read(&mut forget)).poll(cx) else { break };
                 read.expect("the link lives");
             }
             hostile.link.writer.poll_flush(cx)
