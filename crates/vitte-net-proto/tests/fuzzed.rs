@@ -25,7 +25,7 @@ fn corpus(target: &str, run: fn(&[u8])) {
         .filter(|(_, input)| !cfg!(miri) || input.len() <= 100)
         .collect();
     if cfg!(miri) {
-        let step = inputs.len().div_ceil(8);
+        let step = inputs.len().div_ceil(2);
         inputs = inputs.into_iter().step_by(step).collect();
     }
     for (path, input) in inputs {
@@ -57,7 +57,7 @@ fn hostile_peers_of_the_corpus() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 256 },
+        cases: if cfg!(miri) { 1 } else { 256 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -96,6 +96,8 @@ impl Side {
         let queue = config.send_queue as u64 + message;
         let held = self.session.held_bytes();
         let bound = streams * (queue + config.stream_window_max.max(message) * 2)
+            // Datagrams have a queue and an inbox of their own.
+            + self.datagrams.len() as u64 * 2 * config.datagram_queue as u64
             + config.assembly_budget as u64
             + config.window_budget;
         assert!(held <= bound, "{held} bytes are held, at most {bound} may be");
