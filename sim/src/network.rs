@@ -20,8 +20,12 @@ const WALL_CLOCK_START: u64 = 1_735_689_600;
 
 /// The network as one life of one node sees it.
 ///
-/// Nodes have IPv4 addresses; `[::]` and `[::1]` stand for any and for the node itself. Multicast and broadcast are not simulated: sending there is `HostUnreachable`. A socket of a
+/// Nodes have IPv4 addresses; `[::]` and `[::1]` stand for any and for the node itself. Multicast and broadcast are not simulated: sending there is `HostUnreachable`, joining a group `Unsupported`. A socket of a
 /// life that has ended answers `NetworkDown` or, for streams, `ConnectionAborted`.
+///
+/// Of the options of sockets `backlog`, `notsent_low_water`, `from` and the receive buffer of UDP mean what they mean elsewhere. What would
+/// change who hears whom is refused as `Unsupported`: sharing an address or a port, binding to an interface, IPv6 alone. The rest is ignored: there are no small
+/// segments to hold back, no silence to ask into, no routers to pass, and a stream that is dropped ends as without `linger`.
 pub struct SimNetwork {
     world: World,
     host: HostId,
@@ -49,7 +53,11 @@ impl SimNetwork {
             if state.hosts[self.host].life != self.life {
                 return Err(ErrorKind::NetworkDown.into());
             }
-            let id = state.dial(self.host, to)?;
+            refuse(options.interface.is_some(), "interface")?;
+            if let Some(from) = options.from {
+                self.check_local(state.hosts[self.host].ip, self.life, from)?;
+            }
+            let id = state.dial(self.host, to, options.from)?;
             Stream::new(self.world.clone(), state, id, 0, options.notsent_low_water)
                 .ok_or_else(|| ErrorKind::ConnectionAborted.into())
         })
@@ -58,6 +66,9 @@ impl SimNetwork {
     fn listen(&self, at: SocketAddr, options: &TcpOptions) -> io::Result<Acceptor> {
         self.world.with(|state| {
             self.check_local(state.hosts[self.host].ip, state.hosts[self.host].life, at)?;
+            refuse(options.interface.is_some(), "interface")?;
+            refuse(options.reuse_port, "reuse_port")?;
+            refuse(options.only_ipv6, "only_ipv6")?;
             let port = state.free_port(self.host, at.port(), |host, port| {
                 host.listeners.contains_key(&port) || host.dialled.contains_key(&port)
             })?;
@@ -78,6 +89,9 @@ impl SimNetwork {
     fn bind(&self, at: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
         self.world.with(|state| {
             self.check_local(state.hosts[self.host].ip, state.hosts[self.host].life, at)?;
+            refuse(options.interface.is_some(), "interface")?;
+            refuse(options.share_address, "share_address")?;
+            refuse(options.only_ipv6, "only_ipv6")?;
             let taken = |host: &crate::world::Host, port| host.udp.contains_key(&port);
             let port = state.free_port(self.host, at.port(), taken)?;
             let address = SocketAddr::new(at.ip(), port);
@@ -95,6 +109,14 @@ impl SimNetwork {
         let local = ip.is_unspecified() || ip.is_loopback() || ip == own;
         local.then_some(()).ok_or_else(|| ErrorKind::AddrNotAvailable.into())
     }
+}
+
+/// Options that would change who hears whom.
+fn refuse(asked: bool, option: &str) -> io::Result<()> {
+    if asked {
+        return Err(io::Error::new(ErrorKind::Unsupported, format!("{option}: not simulated")));
+    }
+    Ok(())
 }
 
 impl Network for SimNetwork {

@@ -119,7 +119,9 @@ mount! {
         connections_are_accepted_in_order
         a_cancelled_accept_loses_nothing
         both_ends_agree_on_addresses
-        vectored_writes_keep_their_order;
+        vectored_writes_keep_their_order
+        a_writing_half_that_is_dropped_says_nothing
+        a_connection_comes_from_where_it_was_told;
     datagrams:
         datagrams_come_back
         datagrams_keep_their_boundaries

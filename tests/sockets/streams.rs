@@ -207,3 +207,34 @@ pub(crate) async fn vectored_writes_keep_their_order(ends: Ends) {
     server.read_exact(&mut all).await.unwrap();
     assert_eq!(&all, b"abcd");
 }
+
+pub(crate) async fn a_writing_half_that_is_dropped_says_nothing(ends: Ends) {
+    let (client, mut server) = ends.pair().await;
+    let (mut reader, mut writer) = client.into_split();
+    writer.write_all(b"said").await.unwrap();
+    drop(writer);
+    let mut word = [0; 4];
+    server.read_exact(&mut word).await.unwrap();
+    assert!(
+        timeout(Duration::from_millis(50), server.read(&mut word)).await.is_err(),
+        "an end that nobody said"
+    );
+    server.write_all(b"back").await.unwrap();
+    reader.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"back");
+    drop(reader);
+    assert_eq!(server.read(&mut word).await.unwrap(), 0);
+}
+
+pub(crate) async fn a_connection_comes_from_where_it_was_told(ends: Ends) {
+    let (listener, address) = ends.listen().await;
+    let mut options = TcpOptions::default();
+    options.from = Some(SocketAddr::new(ends.client_ip, 0));
+    let stream = ends.client.connect_tcp(address, &options).await.unwrap();
+    let (_accepted, from) = listener.accept().await.unwrap();
+    assert_eq!((from.ip(), from), (ends.client_ip, stream.local_addr().unwrap()));
+    // An address of documentation (RFC 5737): of nobody.
+    options.from = Some("198.51.100.9:0".parse().unwrap());
+    let error = ends.client.connect_tcp(address, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+}

@@ -12,11 +12,11 @@ mod trouble;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -64,7 +64,7 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + Debug {
     /// The address of the other side.
     fn peer_addr(&self) -> io::Result<SocketAddr>;
     /// Takes the stream apart, so that one task can read while another writes. Dropping the writing half
-    /// need not end the stream; shutting it down does. Unless overridden the halves share a lock, so that
+    /// says nothing to the peer while the reading half is there; shutting it down does. Unless overridden the halves share a lock, so that
     /// one waits while the other is inside a system call.
     fn into_split(self: Box<Self>) -> (ReadStream, WriteStream)
     where
@@ -116,6 +116,22 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// The address this socket is bound to, with the port the system chose.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// Joins a group of multicast: its datagrams arrive here too.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where there is no multicast, otherwise what the system said.
+    fn join_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        let _ = (group, interface);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Leaves a group of multicast.
+    ///
+    /// # Errors
+    /// As for [`join_group`](Self::join_group), and when the socket is no member.
+    fn leave_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        let _ = (group, interface);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// A second handle of the operating system's socket, where there is one: QUIC gives it to quinn's own
     /// runtime, which knows GSO, GRO and ECN. A simulated socket has none. The handle is non-blocking and
     /// shares the queue of datagrams with this one, so only one of the two should receive. On a dual-stack
@@ -124,6 +140,18 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
 }
 
 /// How a TCP socket is set up.
+///
+/// What a system does not have is refused with [`io::ErrorKind::Unsupported`] unless the option says otherwise, and a
+/// value out of its range with [`io::ErrorKind::InvalidInput`]: the error names the option. A simulation refuses and
+/// ignores likewise, see its own documentation.
+///
+/// ```
+/// use vitte_net::network::{Keepalive, TcpOptions};
+///
+/// let mut options = TcpOptions::default();
+/// options.keepalive = Some(Keepalive::default());
+/// options.dscp = Some(46);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TcpOptions {
@@ -133,18 +161,88 @@ pub struct TcpOptions {
     pub backlog: u32,
     /// Let a listener take an address whose last connections linger (`SO_REUSEADDR`). Default: yes.
     pub reuse_address: bool,
+    /// Let several listeners share an address; the system spreads connections over them (`SO_REUSEPORT`, Unix).
+    /// Default: no.
+    pub reuse_port: bool,
     /// Bytes that may wait unsent in the kernel before a stream counts as full (`TCP_NOTSENT_LOWAT`,
-    /// where it exists). Default: none, the kernel decides.
+    /// where it exists; ignored elsewhere). Default: none, the kernel decides.
     pub notsent_low_water: Option<u32>,
+    /// Ask a silent peer whether it is still there (`SO_KEEPALIVE`). Default: no.
+    pub keepalive: Option<Keepalive>,
+    /// How long closing waits for what was not sent yet, rounded up to whole seconds; it blocks the thread for so
+    /// long. Zero resets the connection instead of ending it (`SO_LINGER`). Default: none, closing returns at once
+    /// and the system goes on sending.
+    pub linger: Option<Duration>,
+    /// Bytes of the kernel's receive buffer (`SO_RCVBUF`). Default: none, the kernel decides.
+    pub receive_buffer: Option<usize>,
+    /// Bytes of the kernel's send buffer (`SO_SNDBUF`). Default: none, the kernel decides.
+    pub send_buffer: Option<usize>,
+    /// A listener at `[::]` takes IPv6 alone (`IPV6_V6ONLY`). Default: no, it takes IPv4 too.
+    pub only_ipv6: bool,
+    /// The interface that the socket is bound to, by its name (`SO_BINDTODEVICE`, Linux; it may need a
+    /// privilege). Default: none.
+    pub interface: Option<String>,
+    /// Routers that a packet may pass: 1 to 255 (`IP_TTL`, `IPV6_UNICAST_HOPS`). Default: the system's.
+    pub ttl: Option<u8>,
+    /// The class of the traffic: 0 to 63 (DSCP, RFC 2474; `IP_TOS`, `IPV6_TCLASS`, Unix). Default: 0.
+    pub dscp: Option<u8>,
+    /// The address to connect from; port 0 lets the system choose. Addresses of the other family cannot be
+    /// connected to then. A listener ignores it. Default: none, the system chooses.
+    pub from: Option<SocketAddr>,
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { nodelay: true, backlog: 1024, reuse_address: true, notsent_low_water: None }
+        Self {
+            nodelay: true,
+            backlog: 1024,
+            reuse_address: true,
+            reuse_port: false,
+            notsent_low_water: None,
+            keepalive: None,
+            linger: None,
+            receive_buffer: None,
+            send_buffer: None,
+            only_ipv6: false,
+            interface: None,
+            ttl: None,
+            dscp: None,
+            from: None,
+        }
     }
 }
 
-/// How a UDP socket is set up.
+/// When a silent peer is asked whether it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long it may be silent before; at least a second, rounded up to whole ones.
+    pub idle: Duration,
+    /// How long from one question to the next; at least a second, rounded up to whole ones.
+    pub interval: Duration,
+    /// So many questions without an answer end the connection; at least 1. Ignored on Windows.
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    /// After a minute, every 10 seconds, six times: a dead peer is noticed after two minutes.
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 6 }
+    }
+}
+
+/// Which interface a group of multicast is joined on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interface {
+    /// The one that the system chooses.
+    #[default]
+    Any,
+    /// The one with this IPv4 address; for IPv4 groups.
+    Address(Ipv4Addr),
+    /// The one with this number.
+    Index(u32),
+}
+
+/// How a UDP socket is set up. What a system does not have is refused as for [`TcpOptions`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct UdpOptions {
@@ -154,4 +252,22 @@ pub struct UdpOptions {
     pub send_buffer: Option<usize>,
     /// Allow sending to broadcast addresses. Default: no.
     pub broadcast: bool,
+    /// Let several sockets take the same address, as receivers of one group do (`SO_REUSEADDR`, and `SO_REUSEPORT`
+    /// where there is). Default: no.
+    pub share_address: bool,
+    /// A socket at `[::]` takes IPv6 alone (`IPV6_V6ONLY`). Default: no, it takes IPv4 too.
+    pub only_ipv6: bool,
+    /// The interface that the socket is bound to, by its name (`SO_BINDTODEVICE`, Linux; it may need a
+    /// privilege). Default: none.
+    pub interface: Option<String>,
+    /// Routers that a datagram may pass: 1 to 255. Default: the system's.
+    pub ttl: Option<u8>,
+    /// Routers that a datagram to a group may pass: 0 (this machine) to 255. Default: the system's, which is 1.
+    pub multicast_ttl: Option<u8>,
+    /// Whether datagrams to a group come back to members on this machine. Default: the system's, which is yes.
+    pub multicast_loop: Option<bool>,
+    /// Where datagrams to a group go out: by an address for IPv4, by a number for IPv6. Default: the system chooses.
+    pub multicast_interface: Interface,
+    /// The class of the traffic: 0 to 63 (DSCP, RFC 2474; Unix). Default: 0.
+    pub dscp: Option<u8>,
 }

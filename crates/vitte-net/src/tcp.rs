@@ -12,14 +12,21 @@
 //! # }
 //! ```
 //!
+//! Whoever reads and writes at the same time takes the stream apart: [`TcpStream::into_split`] for two tasks,
+//! [`TcpStream::split`] within one. [`TcpServer::serve`] is a whole server: a limit of connections, and an end that
+//! waits for those that are being served, but not forever. Options of the socket are in
+//! [`TcpOptions`](crate::network::TcpOptions).
+//!
 //! A host name with several addresses is tried by happy eyeballs (RFC 8305), see [`TcpConnector`]. A server
 //! outlives transient errors, see [`TcpServer::accept`]. Every call goes through a
 //! [`Network`](crate::network::Network), so the same program runs on a simulated one.
 
 mod connect;
+mod halves;
 mod server;
+mod serving;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -31,16 +38,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::network::{BoxStream, ByteStream, Target};
 
 pub use connect::{ConnectFailure, TcpConnector};
+pub use halves::{BorrowedTcpReceiver, BorrowedTcpSender, TcpReceiver, TcpSender};
 // The mesh's listeners outlive the same errors in the same way.
 pub use server::{TcpServer, TcpServerBuilder};
 #[allow(unused_imports, reason = "without the mesh nobody asks")]
 pub(crate) use server::{accept_patiently, accept_through};
+pub use serving::{Accepted, Stopping, TcpServing};
 
 /// What one [`TcpStream::recv`] returns at most, unless told otherwise: 65,536 bytes (64 KiB).
 pub const RECV_LIMIT: usize = 64 * 1024;
 
 /// Below this much room `recv` takes a new block instead of filling the rest of the old one: 4 KiB.
 const LEAST_ROOM: usize = 4 * 1024;
+
+/// So many pieces of a vectored write go to the system at a time: 64.
+const PIECES_AT_ONCE: usize = 64;
 
 /// What [`TcpStream::shutdown`] reads at a time, only to drop it: 8 KiB.
 const DISCARD: usize = 8 * 1024;
@@ -92,6 +104,18 @@ impl TcpStream {
     /// then only good for being closed.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         send(&mut self.stream, bytes).await
+    }
+
+    /// Sends all of these pieces one after the other, as if they were one, without copying them together (a vectored
+    /// write). Over a stream that has no such thing, TLS for one, they go one by one.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_vectored(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        send_vectored(&mut self.stream, pieces).await
     }
 
     /// Waits until bytes have arrived and returns what is there, at most [`RECV_LIMIT`] bytes unless
@@ -152,12 +176,18 @@ impl TcpStream {
     }
 
     /// The two directions, to be used by two tasks. The connection is closed when both are dropped;
-    /// dropping the [`TcpSender`] alone does not tell the peer, [`TcpSender::finish`] does. (For halves that
-    /// borrow, `tokio::io::split(&mut stream)` works too.)
+    /// dropping the [`TcpSender`] alone does not tell the peer, [`TcpSender::finish`] does.
     #[must_use]
     pub fn into_split(self) -> (TcpReceiver, TcpSender) {
-        let (reader, writer) = tokio::io::split(self.stream);
-        (TcpReceiver { reader, inbox: self.inbox }, TcpSender { writer })
+        let (reader, writer) = self.stream.into_split();
+        (TcpReceiver::new(reader, self.inbox), TcpSender::new(writer))
+    }
+
+    /// The two directions, to be used by one task at the same time, in a `select!` or a `join!`. The stream is whole
+    /// again when they are gone.
+    pub fn split(&mut self) -> (BorrowedTcpReceiver<'_>, BorrowedTcpSender<'_>) {
+        let (reader, writer) = tokio::io::split(&mut self.stream);
+        (BorrowedTcpReceiver::new(reader, &mut self.inbox), BorrowedTcpSender::new(writer))
     }
 
     /// The address of this side.
@@ -199,56 +229,6 @@ impl ByteStream for TcpStream {
     }
 }
 
-/// The receiving half of a [`TcpStream`].
-#[derive(Debug)]
-pub struct TcpReceiver {
-    reader: tokio::io::ReadHalf<BoxStream>,
-    inbox: Inbox,
-}
-
-impl TcpReceiver {
-    /// As [`TcpStream::recv`].
-    ///
-    /// # Errors
-    /// The connection is broken. An orderly end is no error.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: when the future is dropped, nothing was received that the next call does not return.
-    pub async fn recv(&mut self) -> io::Result<Bytes> {
-        self.inbox.recv(&mut self.reader).await
-    }
-}
-
-/// The sending half of a [`TcpStream`].
-#[derive(Debug)]
-pub struct TcpSender {
-    writer: tokio::io::WriteHalf<BoxStream>,
-}
-
-impl TcpSender {
-    /// As [`TcpStream::send`].
-    ///
-    /// # Errors
-    /// The connection is broken. How much was sent is unknown then.
-    ///
-    /// # Cancel safety
-    /// Not cancel safe: when the future is dropped, a part of `bytes` may have been sent.
-    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        send(&mut self.writer, bytes).await
-    }
-
-    /// As [`TcpStream::finish`].
-    ///
-    /// # Errors
-    /// The connection is broken.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: it may be called again.
-    pub async fn finish(&mut self) -> io::Result<()> {
-        self.writer.shutdown().await
-    }
-}
-
 /// The block that `recv` reads into; what it returns are parts of it.
 #[derive(Debug)]
 struct Inbox {
@@ -278,9 +258,34 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()
     to.flush().await
 }
 
+async fn send_vectored(to: &mut (impl AsyncWrite + Unpin), pieces: &[&[u8]]) -> io::Result<()> {
+    // The first piece that is not sent whole, and how much of it is.
+    let (mut first, mut done) = (0, 0);
+    loop {
+        while pieces.get(first).is_some_and(|piece| piece.len() == done) {
+            (first, done) = (first + 1, 0);
+        }
+        let Some(begun) = pieces.get(first) else { return to.flush().await };
+        let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
+        let rest = std::iter::once(&begun[done..]).chain(pieces[first + 1..].iter().copied());
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(rest) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        done += match to.write_vectored(&slices[..count]).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            sent => sent,
+        };
+        while let Some(piece) = pieces.get(first).filter(|piece| piece.len() <= done) {
+            (first, done) = (first + 1, done - piece.len());
+        }
+    }
+}
+
 macro_rules! read_through {
     ($wrapper:ty, $field:ident) => {
-        impl AsyncRead for $wrapper {
+        impl tokio::io::AsyncRead for $wrapper {
             fn poll_read(
                 mut self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
@@ -294,7 +299,7 @@ macro_rules! read_through {
 
 macro_rules! write_through {
     ($wrapper:ty, $field:ident) => {
-        impl AsyncWrite for $wrapper {
+        impl tokio::io::AsyncWrite for $wrapper {
             fn poll_write(
                 mut self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
@@ -326,10 +331,11 @@ macro_rules! write_through {
     };
 }
 
+// By their names here, so that the halves see them too.
+use {read_through, write_through};
+
 read_through!(TcpStream, stream);
 write_through!(TcpStream, stream);
-read_through!(TcpReceiver, reader);
-write_through!(TcpSender, writer);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! The real network: tokio's sockets, socket2's options, the system's resolver, clock and randomness.
 #![allow(clippy::disallowed_methods, reason = "this is the one file where these calls belong")]
 
+mod options;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -8,13 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Protocol, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
+use options::{Family, configure, new_socket};
+
 use super::{
-    BoxFuture, BoxStream, ByteStream, Datagrams, Network, ReadStream, Received, TcpListen, TcpOptions,
-    UdpOptions, WriteStream,
+    BoxFuture, BoxStream, ByteStream, Datagrams, Interface, Network, ReadStream, Received, TcpListen,
+    TcpOptions, UdpOptions, WriteStream,
 };
 
 /// No UDP datagram that a socket receives is longer (65,535 bytes: the length field of RFC 768).
@@ -41,7 +46,11 @@ impl Network for OsNetwork {
     ) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
             let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            options::before(SockRef::from(&socket), options, Family::connected(to))?;
             configure(SockRef::from(&socket), options)?;
+            if let Some(from) = options.from {
+                bind_before_connecting(&socket, from, to)?;
+            }
             let stream = refuse_self(socket.connect(to).await?)?;
             Ok(Box::new(OsStream(stream)) as BoxStream)
         })
@@ -53,10 +62,14 @@ impl Network for OsNetwork {
         options: &'a TcpOptions,
     ) -> BoxFuture<'a, io::Result<Box<dyn TcpListen>>> {
         Box::pin(async move {
-            let socket = new_socket(at, Type::STREAM, Protocol::TCP)?;
+            let socket = new_socket(at, Type::STREAM, Protocol::TCP, options.only_ipv6)?;
+            options::before(SockRef::from(&socket), options, Family::bound(at, options.only_ipv6))?;
             // On Windows SO_REUSEADDR would let another process take over a port that is in use.
             if cfg!(unix) {
                 socket.set_reuse_address(options.reuse_address)?;
+            }
+            if options.reuse_port {
+                options::share_port(&socket)?;
             }
             socket.bind(&at.into())?;
             socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
@@ -71,16 +84,8 @@ impl Network for OsNetwork {
         options: &'a UdpOptions,
     ) -> BoxFuture<'a, io::Result<Arc<dyn Datagrams>>> {
         Box::pin(async move {
-            let socket = new_socket(at, Type::DGRAM, Protocol::UDP)?;
-            if let Some(bytes) = options.receive_buffer {
-                socket.set_recv_buffer_size(bytes)?;
-            }
-            if let Some(bytes) = options.send_buffer {
-                socket.set_send_buffer_size(bytes)?;
-            }
-            if options.broadcast {
-                socket.set_broadcast(true)?;
-            }
+            let socket = new_socket(at, Type::DGRAM, Protocol::UDP, options.only_ipv6)?;
+            options::datagrams(SockRef::from(&socket), options, Family::bound(at, options.only_ipv6))?;
             socket.bind(&at.into())?;
             let socket = UdpSocket::from_std(socket.into())?;
             let datagrams = OsDatagrams { socket, ipv6: at.is_ipv6(), scratch: Mutex::default() };
@@ -114,25 +119,13 @@ impl Network for OsNetwork {
     }
 }
 
-/// A non-blocking socket for `at`; dual stack when `at` is `[::]`.
-fn new_socket(at: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(at), kind, Some(protocol))?;
-    if at.is_ipv6() && at.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
+/// Chooses the address that a connection comes from.
+fn bind_before_connecting(socket: &TcpSocket, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
+    if from.is_ipv4() != to.is_ipv4() {
+        let text = format!("from {from}: it is not of the family of {to}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// What connected and accepted sockets have in common.
-fn configure(socket: SockRef<'_>, options: &TcpOptions) -> io::Result<()> {
-    socket.set_tcp_nodelay(options.nodelay)?;
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Some(bytes) = options.notsent_low_water {
-        // The kernel takes a signed number.
-        socket.set_tcp_notsent_lowat(bytes.min(i32::MAX.unsigned_abs()))?;
-    }
-    Ok(())
+    socket.bind(from).map_err(|error| io::Error::new(error.kind(), format!("from {from}: {error}")))
 }
 
 /// A socket that connects to an ephemeral port of its own machine where nobody listens may meet itself
@@ -172,7 +165,52 @@ impl ByteStream for OsStream {
 
     fn into_split(self: Box<Self>) -> (ReadStream, WriteStream) {
         let (read, write) = self.0.into_split();
-        (Box::new(read), Box::new(write))
+        (Box::new(read), Box::new(OsWriteHalf(Some(write))))
+    }
+}
+
+/// The writing half of a socket. Unlike tokio's it says nothing to the peer when it is dropped: a program that
+/// forgot to end its stream, or that broke off, has not said that all is said.
+#[derive(Debug)]
+struct OsWriteHalf(Option<OwnedWriteHalf>);
+
+impl OsWriteHalf {
+    fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
+        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for OsWriteHalf {
+    fn drop(&mut self) {
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+    }
+}
+
+impl AsyncWrite for OsWriteHalf {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.half()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.half()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half()?.poll_shutdown(cx)
     }
 }
 
@@ -292,6 +330,14 @@ impl Datagrams for OsDatagrams {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    fn join_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        options::group(SockRef::from(&self.socket), group, interface, true)
+    }
+
+    fn leave_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        options::group(SockRef::from(&self.socket), group, interface, false)
     }
 
     fn os_socket(&self) -> Option<io::Result<std::net::UdpSocket>> {

@@ -17,6 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// So many connections may die in the queue one after another before that, too, is a reason to wait.
 const DEAD_IN_A_ROW: u32 = 64;
 
+/// Connections that are served at one time, unless told otherwise.
+const MAX_CONNECTIONS: usize = 4096;
+
 /// A listening TCP socket.
 ///
 /// ```no_run
@@ -37,6 +40,7 @@ const DEAD_IN_A_ROW: u32 = 64;
 pub struct TcpServer {
     listener: Box<dyn TcpListen>,
     recv_limit: usize,
+    pub(super) max_connections: usize,
 }
 
 impl TcpServer {
@@ -89,11 +93,17 @@ pub struct TcpServerBuilder {
     network: Arc<dyn Network>,
     options: TcpOptions,
     recv_limit: usize,
+    max_connections: usize,
 }
 
 impl Default for TcpServerBuilder {
     fn default() -> Self {
-        Self { network: Arc::new(OsNetwork), options: TcpOptions::default(), recv_limit: RECV_LIMIT }
+        Self {
+            network: Arc::new(OsNetwork),
+            options: TcpOptions::default(),
+            recv_limit: RECV_LIMIT,
+            max_connections: MAX_CONNECTIONS,
+        }
     }
 }
 
@@ -126,6 +136,13 @@ impl TcpServerBuilder {
         self
     }
 
+    /// Connections that [`TcpServer::serve`] serves at one time; at least 1. Others wait to be accepted. Default: 4096.
+    #[must_use]
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.max_connections = most.max(1);
+        self
+    }
+
     /// Listens at the first address of `at` that can be taken.
     ///
     /// # Errors
@@ -138,7 +155,10 @@ impl TcpServerBuilder {
         let mut failure = None;
         for address in at.resolve(&*self.network).await? {
             match self.network.listen_tcp(address, &self.options).await {
-                Ok(listener) => return Ok(TcpServer { listener, recv_limit: self.recv_limit }),
+                Ok(listener) => {
+                    let (recv_limit, max_connections) = (self.recv_limit, self.max_connections);
+                    return Ok(TcpServer { listener, recv_limit, max_connections });
+                }
                 Err(error) => {
                     let text = format!("cannot listen at {address}: {error}");
                     failure = Some(io::Error::new(error.kind(), text));

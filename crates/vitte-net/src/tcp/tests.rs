@@ -146,6 +146,78 @@ async fn halves_work_from_two_tasks() {
     echo.await.unwrap();
 }
 
+#[tokio::test]
+async fn borrowed_halves_work_at_once_and_give_the_stream_back() {
+    const LENGTH: usize = 3_000_000;
+    let (mut client, mut server) = connected().await;
+    let echo = tokio::spawn(async move {
+        let (mut receiver, mut sender) = server.split();
+        tokio::io::copy(&mut receiver, &mut sender).await.unwrap();
+        sender.finish().await.unwrap();
+        server
+    });
+    let (mut receiver, mut sender) = client.split();
+    let sending = async {
+        sender.send(&vec![9; LENGTH]).await.unwrap();
+        sender.finish().await.unwrap();
+    };
+    let receiving = async {
+        let mut arrived = 0;
+        loop {
+            match receiver.recv().await.unwrap().len() {
+                0 => return arrived,
+                len => arrived += len,
+            }
+        }
+    };
+    // More than both kernels hold: each needs the other to go on.
+    let ((), arrived) = tokio::join!(sending, receiving);
+    assert_eq!(arrived, LENGTH);
+    let server = echo.await.unwrap();
+    assert_ne!(client.local_addr().unwrap(), server.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn what_recv_left_is_there_for_a_half() {
+    let (mut stream, mut near) = pipe(64);
+    stream.set_recv_limit(2);
+    near.write_all(b"abcdef").await.unwrap();
+    assert_eq!(stream.recv().await.unwrap(), "ab");
+    assert_eq!(stream.split().0.recv().await.unwrap(), "cd");
+    assert_eq!(stream.into_split().0.recv().await.unwrap(), "ef");
+}
+
+#[tokio::test]
+async fn pieces_arrive_as_one_whatever_the_stream_takes_at_a_time() {
+    let pieces: Vec<Vec<u8>> = (0..500).map(|i| vec![u8::try_from(i % 256).unwrap(); i % 7]).collect();
+    let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    let expected = pieces.concat();
+    // Takes five bytes at a time, and vectored writes not at all.
+    let (mut stream, mut near) = pipe(5);
+    let sending = async {
+        stream.send_vectored(&pieces).await.unwrap();
+        stream.send_vectored(&[]).await.unwrap();
+        stream.send_vectored(&[b"", b""]).await.unwrap();
+        stream.finish().await.unwrap();
+    };
+    let mut arrived = Vec::new();
+    let ((), read) = tokio::join!(sending, near.read_to_end(&mut arrived));
+    read.unwrap();
+    assert!(arrived == expected);
+
+    let (client, mut server) = connected().await;
+    let (_receiver, mut sender) = client.into_split();
+    let large = vec![3; 700_000];
+    let sending = async {
+        sender.send_vectored(&[b"head", &large, b"", b"tail", &large]).await.unwrap();
+        sender.finish().await.unwrap();
+    };
+    let mut arrived = Vec::new();
+    let ((), read) = tokio::join!(sending, server.read_to_end(&mut arrived));
+    read.unwrap();
+    assert!(arrived == [b"head", &large[..], b"tail", &large].concat());
+}
+
 /// Without `shutdown` unread bytes turn the close into a reset, and what the kernel still had to send is
 /// lost.
 #[tokio::test]

@@ -184,16 +184,22 @@ impl Connection {
 
 impl State {
     /// Begins to dial; the answer shows in the phase and the error of end 0.
-    pub(crate) fn dial(&mut self, host: HostId, to: SocketAddr) -> Result<u64, Error> {
+    pub(crate) fn dial(
+        &mut self,
+        host: HostId,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> Result<u64, Error> {
         let Some(target) = self.route(host, to.ip()) else {
             return Err(ErrorKind::HostUnreachable.into());
         };
-        let port = self.free_port(host, 0, |host, port| {
+        let port = self.free_port(host, from.map_or(0, |from| from.port()), |host, port| {
             host.dialled.contains_key(&port) || host.listeners.contains_key(&port)
         })?;
         let id = self.next_connection;
         self.next_connection += 1;
-        let from = SocketAddr::new(self.source(host, to.ip()), port);
+        let ip = from.map(|from| from.ip()).filter(|ip| !ip.is_unspecified());
+        let from = SocketAddr::new(ip.unwrap_or_else(|| self.source(host, to.ip())), port);
         self.hosts[host].dialled.insert(port, id);
         let ends = [End::new(host, from, Phase::Connecting), End::new(target, to, Phase::Gone)];
         let connection = Connection { ends, directions: Default::default(), lost: false };

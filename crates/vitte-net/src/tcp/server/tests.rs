@@ -53,7 +53,8 @@ async fn a_loop_survives_too_many_open_files_with_pauses_that_double() {
     let errors = std::iter::repeat_n(libc::EMFILE, 11).map(io::Error::from_raw_os_error);
     let listener = Troubled::new(errors);
     let asked = Arc::clone(&listener.asked);
-    let mut server = TcpServer { listener: Box::new(listener), recv_limit: RECV_LIMIT };
+    let mut server =
+        TcpServer { listener: Box::new(listener), recv_limit: RECV_LIMIT, max_connections: MAX_CONNECTIONS };
     let mut accepted = 0;
     while let Ok((_socket, from)) = server.accept().await {
         assert_eq!(from, FROM);
