@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
-use vitte_net::network::{TcpOptions, UdpOptions};
+use vitte_net::network::{Interface, Keepalive, TcpOptions, UdpOptions};
 use vitte_net_sim::{Cluster, Line, limits};
 
 const fn ms(millis: u64) -> Duration {
@@ -41,6 +41,45 @@ fn a_node_reaches_itself_whatever_the_network_does() {
         Ok(())
     });
     cluster = cluster.node("b", |_| pending());
+    cluster.run().unwrap();
+}
+
+#[test]
+fn what_would_change_who_hears_whom_is_refused() {
+    let mut cluster = Cluster::new(1).client("a", |node| async move {
+        let (network, at) = (node.network(), ([0, 0, 0, 0], 0).into());
+        let group = [224, 0, 0, 251].into();
+        let socket = network.bind_udp(at, &UdpOptions::default()).await?;
+        let joined = socket.join_group(group, Interface::Any).unwrap_err();
+        assert_eq!(joined.kind(), ErrorKind::Unsupported);
+        let sets: [fn(&mut TcpOptions); 3] = [
+            |options| options.reuse_port = true,
+            |options| options.only_ipv6 = true,
+            |options| options.interface = Some("eth0".into()),
+        ];
+        for set in sets {
+            let mut options = TcpOptions::default();
+            set(&mut options);
+            let error = network.listen_tcp(at, &options).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{options:?}");
+        }
+        let sets: [fn(&mut UdpOptions); 3] = [
+            |options| options.share_address = true,
+            |options| options.only_ipv6 = true,
+            |options| options.interface = Some("eth0".into()),
+        ];
+        for set in sets {
+            let mut options = UdpOptions::default();
+            set(&mut options);
+            let error = network.bind_udp(at, &options).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{options:?}");
+        }
+        let mut ignored = TcpOptions::default();
+        (ignored.ttl, ignored.dscp, ignored.linger) = (Some(1), Some(1), Some(ms(1)));
+        ignored.keepalive = Some(Keepalive::default());
+        network.listen_tcp(at, &ignored).await?;
+        Ok(())
+    });
     cluster.run().unwrap();
 }
 

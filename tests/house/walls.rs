@@ -78,7 +78,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     // What all QUIC has in common is in `quic`; links and HTTP/3 are its users.
     ("quinn", &["quic", "transport::quic", "http::h3"]),
     ("quinn_proto", &["quic"]),
-    ("quinn_udp", &["quic"]),
+    ("quinn_udp", &["quic", "network::os::batches"]),
     ("rcgen", &["tls"]),
     // quinn takes its token and reset keys as types of ring's.
     ("ring", &["identity", "quic"]),

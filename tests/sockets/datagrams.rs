@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use vitte_net::network::{Datagrams, Network, Received, UdpOptions};
+use vitte_net::network::{Datagrams, Network, Outgoing, Received, UdpOptions};
+use vitte_net::udp::{Batch, UdpSocket};
 
 use super::Ends;
 
@@ -108,4 +109,27 @@ pub(crate) async fn a_receiver_is_woken(ends: Ends) {
     assert!(!receiver.is_finished());
     send(&client, b"wake", to).await;
     assert_eq!(receiver.await.unwrap(), 4);
+}
+
+pub(crate) async fn batches_keep_order_and_boundaries(ends: Ends) {
+    let bind = async |network: &Arc<dyn Network>, ip| {
+        let builder = UdpSocket::builder().network(Arc::clone(network)).batches(true);
+        builder.bind(SocketAddr::new(ip, 0)).await.unwrap()
+    };
+    let receiver = bind(&ends.server, ends.server_ip).await;
+    let sender = bind(&ends.client, ends.client_ip).await;
+    let to = receiver.local_addr().unwrap();
+    let sizes = [[1200; 20], [0; 20], [1; 20]].concat();
+    let bytes = [7; 1200];
+    let datagrams: Vec<_> = sizes.iter().map(|len| Outgoing { bytes: &bytes[..*len], to }).collect();
+    sender.send_batch(&datagrams).await.unwrap();
+    let (mut batch, mut arrived) = (Batch::new(16, 1200), Vec::new());
+    while arrived.len() < sizes.len() {
+        receiver.recv_batch(&mut batch).await.unwrap();
+        arrived.extend(batch.iter().map(|(bytes, received)| {
+            assert_eq!((received.from, received.truncated), (sender.local_addr().unwrap(), false));
+            bytes.len()
+        }));
+    }
+    assert_eq!(arrived, sizes);
 }

@@ -130,7 +130,8 @@ mount! {
         a_datagram_can_be_too_long
         an_unspecified_socket_has_a_source
         a_udp_port_is_taken_once
-        a_receiver_is_woken;
+        a_receiver_is_woken
+        batches_keep_order_and_boundaries;
     system:
         names_and_addresses_are_looked_up
         random_bytes_differ

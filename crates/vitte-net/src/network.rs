@@ -103,6 +103,15 @@ pub struct Received {
     pub truncated: bool,
 }
 
+/// A datagram to be sent, in [`Datagrams::try_send_batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// Where it goes.
+    pub to: SocketAddr,
+}
+
 /// A UDP socket.
 pub trait Datagrams: Send + Sync + Debug + 'static {
     /// Takes the next datagram, or registers the task to be woken when there is one. Only the task of the
@@ -111,6 +120,14 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
     /// Sends one datagram now, or says [`io::ErrorKind::WouldBlock`] (a fresh socket may say so too, until
     /// it was once found writable). A dual-stack socket takes plain IPv4 addresses.
     fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
+    /// Sends as many of these as go with one call to the system, and says how many: the first ones, at least one if
+    /// there are any. An error is that of the first. Unless overridden it sends one.
+    fn try_send_batch(&self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        match datagrams.first() {
+            Some(first) => self.try_send(first.bytes, first.to).map(|()| 1),
+            None => Ok(0),
+        }
+    }
     /// Registers the task to be woken when [`try_send`](Self::try_send) is worth another try. Only the task
     /// of the latest call is woken.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -268,6 +285,11 @@ pub struct UdpOptions {
     pub multicast_loop: Option<bool>,
     /// Where datagrams to a group go out: by an address for IPv4, by a number for IPv6. Default: the system chooses.
     pub multicast_interface: Interface,
-    /// The class of the traffic: 0 to 63 (DSCP, RFC 2474; Unix). Default: 0.
+    /// The class of the traffic: 0 to 63 (DSCP, RFC 2474; Unix). Not together with `batches`. Default: 0.
     pub dscp: Option<u8>,
+    /// Give the system several datagrams with one call, and take several, where it can do that: segmentation and
+    /// coalescing of datagrams (GSO, GRO) and `recvmmsg` on Linux; elsewhere, and without the feature `udp-batches`,
+    /// they go one by one all the same. Datagrams are not cut into fragments then: one that is longer than the path
+    /// takes is refused. Costs up to 1 MiB of memory for what was received. Default: no.
+    pub batches: bool,
 }

@@ -15,18 +15,24 @@
 //!
 //! A datagram arrives whole, late, twice or never. One that is longer than the buffer is cut, and
 //! [`Received::truncated`] says so.
+//!
+//! Who has many datagrams to send or to take does so in batches, see [`Batch`]. Groups of multicast are joined by
+//! [`UdpSocket::join_group`], all options are in [`UdpOptions`].
 
+mod batch;
 mod waiters;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::network::{Datagrams, Network, OsNetwork, Received, Target, UdpOptions};
+use crate::network::{Datagrams, Interface, Network, OsNetwork, Received, Target, UdpOptions};
 use waiters::Waiters;
+
+pub use batch::{Batch, BatchError};
 
 /// The longest datagram over IPv4: 65,507 bytes (65,535 less the headers of IP and UDP). Above about 1,200
 /// bytes a path may have to cut it into fragments, and losing one of them loses it all.
@@ -141,6 +147,25 @@ impl UdpSocket {
         })
     }
 
+    /// Joins a group of multicast, such as `224.0.0.251` or `ff02::fb`, on one interface: its datagrams arrive here
+    /// too, if they are sent to the port that this socket is bound to. A socket for IPv6 groups is bound to an IPv6
+    /// address; several sockets share an address by [`UdpOptions::share_address`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for what is no group or an interface that is named in the other family's way,
+    /// [`io::ErrorKind::Unsupported`] in a simulation, otherwise what the system said.
+    pub fn join_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        self.socket.join_group(group, interface)
+    }
+
+    /// Leaves a group that was joined on that interface.
+    ///
+    /// # Errors
+    /// As for [`join_group`](Self::join_group), and when this socket is no member.
+    pub fn leave_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
+        self.socket.leave_group(group, interface)
+    }
+
     /// The address this socket is bound to, with the port the system chose.
     ///
     /// # Errors
@@ -166,15 +191,16 @@ impl UdpSocket {
     }
 
     async fn send_datagram(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let longest = if to.is_ipv4() { MAX_DATAGRAM_IPV4 } else { MAX_DATAGRAM_IPV6 };
-        if datagram.len() > longest {
-            let text = format!("{} bytes are too long for a datagram: at most {longest}", datagram.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        check_length(datagram.len(), to)?;
+        self.when_writable(|| self.socket.try_send(datagram, to)).await
+    }
+
+    /// Sends by `attempt` as soon as it does not say that it would block.
+    async fn when_writable<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut waiting = self.writers.join();
         poll_fn(|cx| {
             loop {
-                match self.socket.try_send(datagram, to) {
+                match attempt() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     sent => return Poll::Ready(sent),
                 }
@@ -210,6 +236,16 @@ impl UdpSocket {
     }
 }
 
+/// What is too long is refused before the system is asked, so that its length is named.
+fn check_length(len: usize, to: SocketAddr) -> io::Result<()> {
+    let longest = if to.is_ipv4() { MAX_DATAGRAM_IPV4 } else { MAX_DATAGRAM_IPV6 };
+    if len <= longest {
+        return Ok(());
+    }
+    let text = format!("{len} bytes are too long for a datagram: at most {longest}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UdpSocket")
@@ -243,6 +279,21 @@ impl UdpBuilder {
     #[must_use]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.network = network;
+        self
+    }
+
+    /// All options of the socket; those that are set by other calls here are a part of it. Default:
+    /// [`UdpOptions::default`].
+    #[must_use]
+    pub fn options(mut self, options: UdpOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Give the system several datagrams with one call where it can do that, see [`UdpOptions::batches`]. Default: no.
+    #[must_use]
+    pub fn batches(mut self, together: bool) -> Self {
+        self.options.batches = together;
         self
     }
 

@@ -1,6 +1,8 @@
 //! The real network: tokio's sockets, socket2's options, the system's resolver, clock and randomness.
 #![allow(clippy::disallowed_methods, reason = "this is the one file where these calls belong")]
 
+#[cfg(feature = "udp-batches")]
+mod batches;
 mod options;
 
 use std::io;
@@ -88,6 +90,10 @@ impl Network for OsNetwork {
             options::datagrams(SockRef::from(&socket), options, Family::bound(at, options.only_ipv6))?;
             socket.bind(&at.into())?;
             let socket = UdpSocket::from_std(socket.into())?;
+            #[cfg(feature = "udp-batches")]
+            if options.batches {
+                return Ok(Arc::new(batches::OsBatches::new(socket, at.is_ipv6())?) as Arc<dyn Datagrams>);
+            }
             let datagrams = OsDatagrams { socket, ipv6: at.is_ipv6(), scratch: Mutex::default() };
             Ok(Arc::new(datagrams) as Arc<dyn Datagrams>)
         })
@@ -148,6 +154,14 @@ fn plain(address: SocketAddr) -> SocketAddr {
             None => address,
         },
         SocketAddr::V4(_) => address,
+    }
+}
+
+/// IPv4 as a socket of IPv6 wants to have it.
+fn mapped(address: SocketAddr, ipv6: bool) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if ipv6 => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+        other => other,
     }
 }
 
@@ -316,12 +330,8 @@ impl Datagrams for OsDatagrams {
     }
 
     fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let to = match to {
-            SocketAddr::V4(v4) if self.ipv6 => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
-            other => other,
-        };
         // A datagram is sent whole or not at all, so the count says nothing.
-        self.socket.try_send_to(datagram, to).map(|_| ())
+        self.socket.try_send_to(datagram, mapped(to, self.ipv6)).map(|_| ())
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

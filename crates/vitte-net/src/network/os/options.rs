@@ -82,6 +82,9 @@ pub(super) fn before(socket: SockRef<'_>, options: &TcpOptions, family: Family) 
 
 /// All that a socket for datagrams may be asked for, before it is bound.
 pub(super) fn datagrams(socket: SockRef<'_>, options: &UdpOptions, family: Family) -> io::Result<()> {
+    if options.batches && options.dscp.is_some() {
+        return wrong("dscp: not together with batches, whose datagrams say their class one by one");
+    }
     buffers(&socket, options.receive_buffer, options.send_buffer)?;
     if options.broadcast {
         socket.set_broadcast(true)?;
