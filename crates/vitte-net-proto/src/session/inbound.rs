@@ -1,5 +1,7 @@
 //! Frames in.
 
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::time::Duration;
 
 use super::{Event, LinkId, Session};
@@ -16,6 +18,15 @@ const RETIRES_MAX: usize = 16_384;
 /// Bytes that arrive before offsets are stated, and the time between two such statements.
 const STATE_EVERY: u64 = 16 << 10;
 const STATE_APART: Duration = Duration::from_millis(1);
+
+impl Event {
+    fn of_stop(stream: StreamId, code: StreamCode, reason: String) -> Self {
+        match code {
+            StreamCode::FINISHED => Self::Finished(stream),
+            _ => Self::Stopped { stream, code, reason },
+        }
+    }
+}
 
 impl Session {
     /// Takes what a lane of a link received, in order. The run may end inside a frame.
@@ -178,6 +189,9 @@ impl Session {
         stream.send.set_content(content);
         let progress = stream.receive.set_content(content)?;
         self.events.push_back(Event::Opened { stream: id, info });
+        if let Some(stopped) = stream.stopped_early.take() {
+            self.events.push_back(Event::of_stop(id, stopped.0, stopped.1));
+        }
         if progress.readable || !stream.receive.open() {
             self.events.push_back(Event::Readable(id));
         }
@@ -321,12 +335,13 @@ impl Session {
         let before = stream.send.in_flight();
         stream.send.handle_stop(code, taken, &mut self.settled)?;
         stream.open_heard = true;
+        if stream.info.is_some() {
+            self.events.push_back(Event::of_stop(id, code, reason.into()));
+        } else {
+            stream.stopped_early = Some(Box::new((code, reason.into())));
+        }
         self.landed(before, now);
         self.settle(id);
-        self.events.push_back(match code {
-            StreamCode::FINISHED => Event::Finished(id),
-            _ => Event::Stopped { stream: id, code, reason: reason.into() },
-        });
         self.forget_if_over(id, now);
         Ok(())
     }

@@ -369,6 +369,7 @@ impl Session {
             scheduled: false,
             stating: false,
             stop_sent: false,
+            stopped_early: None,
             released: false,
             abandoned: false,
             counters: Counters::default(),

@@ -3,6 +3,7 @@
 pub(crate) mod receive;
 pub(crate) mod send;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::ops::AddAssign;
 use core::time::Duration;
@@ -185,6 +186,8 @@ pub(crate) struct Stream {
     pub(crate) stating: bool,
     /// STOP went out on the active link.
     pub(crate) stop_sent: bool,
+    /// The peer wants nothing more, and its OPEN trails behind: the application hears of both together.
+    pub(crate) stopped_early: Option<Box<(StreamCode, String)>>,
     /// The application has let go: the stream is forgotten when both directions are over.
     pub(crate) released: bool,
     /// The peer opened it and gave it up: before it had sent everything, or before anything was answered.

@@ -103,6 +103,25 @@ fn stated(taken: u64, received: u64, limit: u64) -> Offsets {
     Offsets { taken, received, limit }
 }
 
+/// A caller that gives up at once: on a link with lanes its STOP may arrive before the call.
+#[test]
+fn a_stop_that_overtakes_its_open_is_told_behind_it() {
+    let mut bare = Bare::linked();
+    let stop = Frame::Stop { stream: StreamId(0), code: StreamCode(300), taken: 0, reason: "given up" };
+    assert_eq!(bare.hears_frame(&stop), Ok(()));
+    while let Some(event) = bare.session.poll_event() {
+        assert!(!matches!(event, Event::Stopped { .. }), "nobody knows the stream");
+    }
+    assert_eq!(bare.hears_frame(&opening(0, StreamKind::Call)), Ok(()));
+    let mut events = core::iter::from_fn(|| bare.session.poll_event());
+    assert!(events.any(|event| matches!(event, Event::Opened { stream: StreamId(0), .. })));
+    let told = Event::Stopped { stream: StreamId(0), code: StreamCode(300), reason: "given up".into() };
+    assert_eq!(events.next(), Some(told));
+    // Once.
+    assert_eq!(bare.hears_frame(&opening(0, StreamKind::Call)), Ok(()));
+    assert!(bare.session.poll_event().is_none());
+}
+
 fn count(frames: &[String], name: &str) -> usize {
     frames.iter().filter(|frame| frame.starts_with(name)).count()
 }
