@@ -332,6 +332,8 @@ impl Played {
                 offered: count("offered"),
                 delivered: count("delivered"),
                 refused: count("refused"),
+                superseded: count("superseded"),
+                unknown: count("unknown"),
                 in_flight: count("in_flight"),
                 ..Counters::default()
             };
@@ -354,7 +356,12 @@ impl Played {
                 let info = OpenInfo {
                     kind: if step["kind"] == 1 { StreamKind::Call } else { StreamKind::Channel },
                     priority: Priority::Normal,
-                    class: DeliveryClass::Reliable,
+                    class: match step.get("class").map_or(0, number) {
+                        0 => DeliveryClass::Reliable,
+                        1 => DeliveryClass::Latest,
+                        2 => DeliveryClass::Datagram,
+                        other => panic!("no class has the number {other}"),
+                    },
                     deadline: None,
                     schema_out: 1,
                     schema_in: 2,
