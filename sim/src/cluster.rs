@@ -308,6 +308,7 @@ impl Cluster {
             events: state.trace.events(),
             elapsed,
             trace: state.trace.tail(),
+            nodes: state.hosts.iter().map(|host| (host.name.clone(), host.ip)).collect(),
         })
     }
 

@@ -166,6 +166,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The word that JSON has for it: `partition`, `block_udp`.
+    pub fn kind(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.get("fault").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned()
+    }
+
     /// The nodes it names.
     pub fn nodes(&self) -> Vec<&str> {
         match self {

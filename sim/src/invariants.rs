@@ -7,7 +7,9 @@
 //! - **exactly once, in order, unchanged**: each payload carries its flow, its number and a pattern;
 //! - **honest outcomes**: what was delivered was seen, what was refused or has expired never was, what is
 //!   unknown was seen at most once; and no message below one that was seen is missing;
-//! - **an outcome for everything**: at the end no flow has a message whose sender still waits.
+//! - **an outcome for everything**: at the end no flow has a message whose sender still waits;
+//! - **the newest arrives**: where one message may supersede another, none is superseded by nothing;
+//! - **true numbers**: where only numbers are told, they add up at every moment, and fit what was seen.
 //!
 //! Sums of counters, bounds and leaks are for [`Ledger::expect`], at whatever moments a program samples them.
 //!
@@ -53,7 +55,7 @@ pub enum Verdict {
     Refused,
     /// Its time passed before it left.
     Expired,
-    /// A newer one took its place; the receiver may have seen it.
+    /// A newer one took its place, and the receiver's application never saw it.
     Superseded,
     /// It left, and nobody can say more.
     Unknown,
@@ -64,13 +66,31 @@ pub enum Verdict {
 pub enum Promise {
     /// Every message, in the order of the offers.
     InOrder,
-    /// The newest ones, in the order of the offers; any may be missing that is not called delivered.
+    /// The newest ones, in the order of the offers: any may be missing that is not called delivered, but one that
+    /// is superseded has a newer one behind it that ended in another way.
     Newest,
     /// Each at most once, in any order: calls that run side by side.
     Once,
-    /// Each at most once, in any order, and what is called delivered may be missing: the receiver's
-    /// application was too slow for a datagram that its session had.
+    /// Each at most once, in the order of the offers; any may be missing. The sender learns numbers, and not what
+    /// became of a single one: see [`Flow::counted`].
     BestEffort,
+}
+
+/// What a sender knows of messages that have no outcome of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that were offered.
+    pub offered: u64,
+    /// Those that the receiver's application took.
+    pub delivered: u64,
+    /// Those that never left.
+    pub refused: u64,
+    /// Those whose time passed before they left.
+    pub expired: u64,
+    /// Those that left, and nobody can say more.
+    pub unknown: u64,
+    /// The rest.
+    pub in_flight: u64,
 }
 
 /// What came of the messages of a run, for the line that ends a sweep.
@@ -90,6 +110,8 @@ pub struct Tally {
     pub superseded: u64,
     /// Told as [`Verdict::Unknown`].
     pub unknown: u64,
+    /// Of those that only numbers tell of: not decided when last asked.
+    pub in_flight: u64,
     /// Never told: the sender crashed, or did not ask.
     pub untold: u64,
     /// Bytes that byte streams have carried.
@@ -106,6 +128,7 @@ impl Tally {
         self.expired += other.expired;
         self.superseded += other.superseded;
         self.unknown += other.unknown;
+        self.in_flight += other.in_flight;
         self.untold += other.untold;
         self.bytes += other.bytes;
     }
@@ -113,12 +136,23 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offered, seen, delivered, refused, expired, superseded, unknown, untold, bytes } = self;
+        let Self {
+            offered,
+            seen,
+            delivered,
+            refused,
+            expired,
+            superseded,
+            unknown,
+            in_flight,
+            untold,
+            bytes,
+        } = self;
         write!(
             f,
             "{offered} messages and calls offered, {seen} seen: {delivered} delivered, {refused} refused, \
-             {expired} expired, {superseded} superseded, {unknown} unknown, {untold} of senders that crashed; \
-             {} MiB of byte streams",
+             {expired} expired, {superseded} superseded, {unknown} unknown, {in_flight} datagrams never counted, \
+             {untold} of senders that crashed; {} MiB of byte streams",
             bytes >> 20
         )
     }
@@ -202,6 +236,12 @@ impl Ledger {
         all
     }
 
+    /// What does not hold so far, without what only shows at the end.
+    #[must_use]
+    pub fn accusations(&self) -> Vec<String> {
+        self.book().violations.clone()
+    }
+
     /// What came of everything so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
@@ -263,6 +303,14 @@ impl Flow {
         {
             book.accuse(violation);
         }
+    }
+
+    /// What the sender is told of a [best-effort](Promise::BestEffort) flow so far, in numbers. Call it as often as you
+    /// like, and once more at the end.
+    pub fn counted(&self, counts: &Counts) {
+        let mut book = self.0.ledger.book();
+        let found = book.pages.get_mut(&self.0.id).map(|page| page.counted(*counts)).unwrap_or_default();
+        found.into_iter().for_each(|violation| book.accuse(violation));
     }
 
     /// The sender gave up while it offered this message: the receiver sees it once or never, and nobody will

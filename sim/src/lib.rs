@@ -48,7 +48,9 @@
 //! - `crypto`: [`seeded_provider()`].
 //! - [`invariants`]: what must hold in every run, as checks for programs under test.
 //! - `shrink`: [`shrink()`], from a scenario that fails to a small one.
+//! - `story`: faults with what undoes them.
 //! - `trace`, `report`: the digest, the lines, the end of a run.
+//! - `timeline`: the picture of a run.
 //!
 //! # What is real and what is not
 //!
@@ -69,6 +71,8 @@ mod node;
 mod report;
 mod seed;
 mod shrink;
+mod story;
+mod timeline;
 mod trace;
 mod world;
 
@@ -81,6 +85,7 @@ pub use node::Node;
 pub use report::{Failure, FailureKind, Report};
 pub use seed::seeds;
 pub use shrink::{Shrunk, shrink};
+pub use timeline::Timeline;
 pub use trace::{Fate, Line, Protocol};
 pub use world::{FaultError, World};
 

@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::fault::Scenario;
+use crate::timeline::Timeline;
 use crate::trace::Line;
 use crate::world::FaultError;
 
@@ -23,6 +25,17 @@ pub struct Report {
     pub elapsed: Duration,
     /// The last lines of the trace.
     pub trace: Vec<Line>,
+    /// The nodes and their addresses, in the order in which the cluster was given them.
+    pub nodes: Vec<(String, IpAddr)>,
+}
+
+impl Report {
+    /// A picture of what the trace still holds. For the whole run, let the cluster keep
+    /// [all lines](crate::Cluster::trace_lines).
+    pub fn timeline(&self) -> Timeline<'_> {
+        let title = format!("seed {}, {} events, digest {:.16}…", self.seed, self.events, self.digest);
+        Timeline::new(title, &self.nodes, &self.trace)
+    }
 }
 
 /// Why a run failed.
@@ -77,7 +90,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, digest, events, elapsed, trace } = &self.report;
+        let Report { seed, digest, events, elapsed, trace, .. } = &self.report;
         writeln!(f, "{}", self.kind)?;
         writeln!(f, "seed {seed}, {events} events, {elapsed:?} of virtual time, digest {digest}")?;
         writeln!(f, "faults: {}", self.scenario.to_json())?;

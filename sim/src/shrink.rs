@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::fault::{Fault, Scenario, TimedFault};
+use crate::fault::Scenario;
+use crate::story::{Episode, Story};
 
 /// Runs that a search may take, unless it is told otherwise.
 const RUNS_MAX: usize = 200;
@@ -53,63 +54,6 @@ pub fn shrink<E>(scenario: Scenario, run: impl FnMut(&Scenario) -> Result<(), E>
     search.shorten();
     let (story, error) = search.best?;
     Some(Shrunk { scenario: story.scenario(), error, runs: search.runs })
-}
-
-/// A fault, and what undoes it.
-#[derive(Clone, Debug, PartialEq)]
-struct Episode {
-    begin: TimedFault,
-    end: Option<TimedFault>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Story(Vec<Episode>);
-
-impl Story {
-    fn of(scenario: &Scenario) -> Self {
-        let mut story: Vec<Episode> = Vec::new();
-        let mut faults = scenario.faults.clone();
-        faults.sort_by_key(|timed| timed.at_ms);
-        for timed in faults {
-            let open = story
-                .iter_mut()
-                .find(|episode| episode.end.is_none() && undoes(&timed.fault, &episode.begin.fault));
-            match open {
-                Some(episode) => episode.end = Some(timed),
-                None => story.push(Episode { begin: timed, end: None }),
-            }
-        }
-        Self(story)
-    }
-
-    fn scenario(&self) -> Scenario {
-        let all = self.0.iter().flat_map(|episode| [Some(&episode.begin), episode.end.as_ref()]);
-        let mut faults: Vec<TimedFault> = all.flatten().cloned().collect();
-        faults.sort_by_key(|timed| timed.at_ms);
-        Scenario { faults }
-    }
-}
-
-fn undoes(end: &Fault, begin: &Fault) -> bool {
-    let same = |mut left: Vec<&str>, mut right: Vec<&str>| {
-        left.sort_unstable();
-        right.sort_unstable();
-        left == right
-    };
-    let kind = match (begin, end) {
-        (Fault::Partition { .. } | Fault::PartitionOneWay { .. }, Fault::Heal { .. })
-        | (Fault::BlockUdp { .. }, Fault::UnblockUdp { .. })
-        | (Fault::BlockTcp { .. } | Fault::BlockTcpOneWay { .. }, Fault::UnblockTcp { .. })
-        | (Fault::Crash { .. } | Fault::Kill { .. }, Fault::Restart { .. })
-        | (Fault::Latency { .. }, Fault::Latency { .. })
-        | (Fault::Bandwidth { .. }, Fault::Bandwidth { bytes_per_second: 0, .. }) => true,
-        (Fault::Loss { .. }, Fault::Loss { rate, .. })
-        | (Fault::Duplicate { .. }, Fault::Duplicate { rate, .. })
-        | (Fault::Reorder { .. }, Fault::Reorder { rate, .. })
-        | (Fault::Corrupt { .. }, Fault::Corrupt { rate, .. }) => *rate == 0.0,
-        _ => false,
-    };
-    kind && same(begin.nodes(), end.nodes())
 }
 
 struct Search<E, F> {
@@ -214,6 +158,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fault::Fault;
 
     fn crashed_while_cut(scenario: &Scenario) -> Result<(), String> {
         let mut cut = false;
@@ -271,18 +216,5 @@ mod tests {
         let shrunk = shrink(scenario, |_| Err("always")).unwrap();
         assert!(shrunk.scenario.faults.is_empty());
         assert!(shrunk.runs <= 3);
-    }
-
-    #[test]
-    fn episodes_are_told_apart_and_come_back() {
-        let scenario = Scenario::random(9, &["a", "b", "c"], Duration::from_secs(10));
-        let mut sorted = scenario.clone();
-        sorted.faults.sort_by_key(|timed| timed.at_ms);
-        assert_eq!(Story::of(&scenario).scenario().faults.len(), sorted.faults.len());
-        let (a, b) = pair();
-        let heal = Fault::Heal { a: b.clone(), b: a.clone() };
-        assert!(undoes(&heal, &Fault::PartitionOneWay { from: a.clone(), to: b.clone() }));
-        assert!(!undoes(&heal, &Fault::BlockUdp { a: a.clone(), b: b.clone() }));
-        assert!(!undoes(&heal, &Fault::Partition { a, b: "c".into() }));
     }
 }

@@ -84,6 +84,15 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// When it happened, since the start.
+    pub fn at(&self) -> Duration {
+        match self {
+            Self::Packet { at, .. } | Self::Event { at, .. } | Self::Fault { at, .. } => *at,
+        }
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

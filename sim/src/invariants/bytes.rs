@@ -16,17 +16,19 @@ pub(super) struct Run {
     finished: bool,
     /// The reader came to a clean end.
     ended: bool,
+    /// The writer gave up in the middle of a write.
+    withdrawn: bool,
 }
 
 impl Run {
     pub(super) fn at_the_end(&self) -> Option<String> {
-        let Self { label, written, read, finished, ended, .. } = self;
+        let Self { label, written, read, finished, ended, withdrawn, .. } = self;
         if *finished && read != written {
             return Some(format!(
                 "{label}: its writer was told that all was read, but {read} of {written} bytes were"
             ));
         }
-        (*ended && read != written)
+        (*ended && read != written && !withdrawn)
             .then(|| format!("{label}: it ended in order after {read} of {written} bytes"))
     }
 }
@@ -38,7 +40,8 @@ impl Ledger {
         let mut book = self.book();
         let id = book.number();
         let (label, to) = (label.into(), to.into());
-        book.streams.insert(id, Run { label, to, written: 0, read: 0, finished: false, ended: false });
+        let (written, read, finished, ended, withdrawn) = (0, 0, false, false, false);
+        book.streams.insert(id, Run { label, to, written, read, finished, ended, withdrawn });
         ByteFlow { ledger: self.clone(), id, at: 0 }
     }
 
@@ -74,6 +77,13 @@ impl ByteFlow {
         self.at += count as u64;
         if let Some(run) = self.ledger.book().streams.get_mut(&self.id) {
             run.written = self.at;
+        }
+    }
+
+    /// The writer gave up in the middle of a write: what the stream took is flushed, and may be less than was noted.
+    pub fn withdraw(&self) {
+        if let Some(run) = self.ledger.book().streams.get_mut(&self.id) {
+            run.withdrawn = true;
         }
     }
 

@@ -119,8 +119,9 @@ fn changes_and_strangers_are_seen() {
 
 #[test]
 fn settled_twice_and_expectations() {
-    let (ledger, flow) = flow(Promise::BestEffort);
-    let (number, _) = flow.offer(20);
+    let (ledger, flow) = flow(Promise::Once);
+    let (number, message) = flow.offer(20);
+    ledger.saw("b", &message);
     flow.settle(number, Verdict::Delivered);
     assert!(ledger.violations().is_empty());
     flow.settle(number, Verdict::Unknown);
@@ -165,4 +166,86 @@ fn byte_streams_add_up() {
     one(&ledger, "byte 30 was changed");
     reader.ended();
     assert_eq!(ledger.violations().len(), 2);
+    flow.withdraw();
+    one(&ledger, "byte 30 was changed");
+}
+
+#[test]
+fn the_newest_arrives_and_what_was_superseded_is_not_seen() {
+    let (ledger, flow) = flow(Promise::Newest);
+    let (first, second) = (flow.offer(20), flow.offer(20));
+    ledger.saw("b", &second.1);
+    flow.settle(first.0, Verdict::Superseded);
+    flow.settle(second.0, Verdict::Delivered);
+    assert_eq!(ledger.violations(), [""; 0]);
+    let (third, fourth) = (flow.offer(20), flow.offer(20));
+    flow.settle(third.0, Verdict::Superseded);
+    flow.settle(fourth.0, Verdict::Expired);
+    assert_eq!(ledger.violations(), [""; 0]);
+    let last = flow.offer(20);
+    flow.settle(last.0, Verdict::Superseded);
+    one(&ledger, "message 4 was superseded by nothing");
+
+    for told_first in [true, false] {
+        let (ledger, flow) = self::flow(Promise::Newest);
+        let (first, second) = (flow.offer(20), flow.offer(20));
+        if told_first {
+            flow.settle(first.0, Verdict::Superseded);
+        }
+        ledger.saw("b", &first.1);
+        ledger.saw("b", &second.1);
+        if !told_first {
+            flow.settle(first.0, Verdict::Superseded);
+        }
+        flow.settle(second.0, Verdict::Delivered);
+        assert!(ledger.violations().iter().any(|text| text.contains("called superseded")), "{told_first}");
+    }
+    let (ledger, flow) = self::flow(Promise::InOrder);
+    let (first, second) = (flow.offer(20), flow.offer(20));
+    ledger.saw("b", &second.1);
+    flow.settle(first.0, Verdict::Superseded);
+    flow.settle(second.0, Verdict::Delivered);
+    one(&ledger, "message 0 was superseded");
+}
+
+#[test]
+fn numbers_must_add_up_and_fit_what_was_seen() {
+    let counts = |offered, delivered, refused, unknown| Counts {
+        offered,
+        delivered,
+        refused,
+        unknown,
+        ..Counts::default()
+    };
+    let (ledger, flow) = flow(Promise::BestEffort);
+    let messages: Vec<Vec<u8>> = (0..4).map(|_| flow.offer(20).1).collect();
+    ledger.saw("b", &messages[1]);
+    ledger.saw("b", &messages[3]);
+    flow.counted(&Counts { in_flight: 2, ..counts(4, 1, 1, 0) });
+    flow.counted(&counts(4, 2, 1, 1));
+    assert_eq!(ledger.violations(), [""; 0]);
+    let tally = ledger.tally();
+    assert_eq!((tally.offered, tally.seen, tally.delivered, tally.unknown), (4, 2, 2, 1));
+    ledger.saw("b", &messages[2]);
+    one(&ledger, "saw message 2 after 3");
+
+    for (bad, part) in [
+        (counts(2, 1, 0, 0), "do not add up"),
+        (counts(1, 1, 0, 0), "2 were offered, and 1 counted"),
+        (counts(2, 2, 0, 0), "2 are called delivered, and 1 were seen"),
+        (counts(2, 0, 2, 0), "1 were seen, of 0 that left"),
+    ] {
+        let (ledger, flow) = self::flow(Promise::BestEffort);
+        let (_, second) = (flow.offer(20), flow.offer(20).1);
+        ledger.saw("b", &second);
+        flow.counted(&bad);
+        one(&ledger, part);
+    }
+    let (ledger, flow) = self::flow(Promise::BestEffort);
+    let (_, second) = (flow.offer(20), flow.offer(20).1);
+    flow.counted(&counts(2, 0, 2, 0));
+    ledger.saw("b", &second);
+    one(&ledger, "1 were seen, of 0 that left");
+    flow.counted(&counts(2, 0, 1, 1));
+    assert!(ledger.violations().iter().any(|text| text.contains("before")));
 }
