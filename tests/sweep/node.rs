@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use vitte_net::discovery::Fixed;
-use vitte_net::{Blob, Events, Identity, Mesh, MeshEvent, PeerId};
+use vitte_net::{Blob, Events, Identity, Mesh, MeshEvent, PeerId, Transport};
 use vitte_net_sim::{Node, NodeResult};
 
 use crate::plan::{Dice, SPAN, TALK_WITHIN};
@@ -209,7 +209,9 @@ async fn talk(site: Site, to: &'static str) {
 /// Events must tell a story that can be: up, then unreachable and resumed in turn, then down.
 async fn follow(site: Outside, mut events: Events) {
     let mut up: BTreeMap<PeerId, bool> = BTreeMap::new();
+    let mut carried: BTreeMap<PeerId, Transport> = BTreeMap::new();
     while let Some(event) = events.next().await {
+        note(&site.run, &event, &up, &mut carried);
         let (peer, fits) = match &event {
             MeshEvent::Up { peer, .. } => (*peer, up.insert(*peer, true).is_none()),
             MeshEvent::Resumed { peer, .. } => (*peer, up.insert(*peer, true).is_some()),
@@ -220,6 +222,9 @@ async fn follow(site: Outside, mut events: Events) {
             other => return site.run.ledger.accuse(format!("{}: the event {other:?}", site.name)),
         };
         let name = site.name_of(peer);
+        if matches!(event, MeshEvent::Unreachable { .. }) && !site.healed() {
+            site.run.unreachable(|| format!("{}: no link carries the session with {name}", site.name));
+        }
         site.run
             .ledger
             .expect(fits, || format!("{}: the event {event:?} of {name} does not follow", site.name));
@@ -229,11 +234,46 @@ async fn follow(site: Outside, mut events: Events) {
     }
 }
 
+/// Counts sessions, and what became of their links.
+fn note(
+    run: &Run,
+    event: &MeshEvent,
+    up: &BTreeMap<PeerId, bool>,
+    carried: &mut BTreeMap<PeerId, Transport>,
+) {
+    match event {
+        MeshEvent::Up { peer, transport } => {
+            carried.insert(*peer, *transport);
+            run.note(format!("sessions that began over {transport}"));
+        }
+        MeshEvent::Resumed { peer, transport } => {
+            let before = carried.insert(*peer, *transport);
+            let alive = up.get(peer) == Some(&true);
+            match before.filter(|before| before != transport) {
+                Some(_) if !alive => run.note("sessions that resumed over another transport"),
+                Some(before) if rank(*transport) > rank(before) => {
+                    run.note("handovers to a better transport")
+                }
+                Some(_) => run.note("handovers to the next best transport"),
+                None => run.note("sessions that resumed over the same transport"),
+            }
+        }
+        MeshEvent::Down { .. } => run.note("sessions that ended"),
+        _ => {}
+    }
+}
+
+fn rank(transport: Transport) -> usize {
+    let order = [Transport::Ws, Transport::Wss, Transport::Tls, Transport::Quic];
+    order.iter().position(|other| *other == transport).unwrap_or(0)
+}
+
 async fn leave(site: Site) {
     sample(&site);
     // Who has an answer may have it earlier than the one who gave it knows.
     let quiet = async {
-        while site.mesh.peers().iter().any(|peer| peer.counters().in_flight > 0) {
+        let handlers = || site.run.handlers.load(Ordering::SeqCst);
+        while handlers() > 0 || site.mesh.peers().iter().any(|peer| peer.counters().in_flight > 0) {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -244,6 +284,10 @@ async fn leave(site: Site) {
             format!("{}: all is settled, but {counters:?} to {}", site.name, site.name_of(peer.id()))
         });
     }
+    let handlers = site.run.handlers.load(Ordering::SeqCst);
+    site.run.ledger.expect(handlers == 0, || {
+        format!("{}: nobody waits for an answer any more, but {handlers} handlers run", site.name)
+    });
     let mut dice = site.dice("leave");
     sleep(dice.millis(0, 300)).await;
     if site.run.plan.drains {

@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     /// Nodes leave by a drain, or their meshes are dropped.
     pub(crate) drains: bool,
     pub(crate) config: Config,
+    /// Links of another transport stand by.
+    pub(crate) standby: bool,
     pub(crate) resume_window: Duration,
     pub(crate) link: LinkSettings,
     pub(crate) scenario: Scenario,
@@ -71,12 +73,14 @@ impl Plan {
         let members = names.iter().map(|name| Member { name, addresses: listens(name, &mut dice) }).collect();
         let resume_window = dice.of(&[1, 3, 10].map(Duration::from_secs));
         let scenario = Scenario::random(seed, names, SPAN);
+        let standby = dice.one_in(3);
         Self {
             members,
             kept: dice.one_in(2),
             workers: dice.within(1, 2),
             drains: dice.one_in(2),
-            config: config(resume_window, &mut dice),
+            config: config(resume_window, standby, &mut dice),
+            standby,
             resume_window,
             link: link(&mut dice),
             scenario,
@@ -97,7 +101,7 @@ fn listens(name: &str, dice: &mut Dice) -> Vec<Address> {
     chosen.map(|((transport, port), _)| Address::new(*transport, name, *port)).collect()
 }
 
-fn config(resume_window: Duration, dice: &mut Dice) -> Config {
+fn config(resume_window: Duration, standby: bool, dice: &mut Dice) -> Config {
     let small = dice.one_in(2);
     Config::lan()
         .keep_alive(Duration::from_millis(200))
@@ -113,6 +117,12 @@ fn config(resume_window: Duration, dice: &mut Dice) -> Config {
         .max_streams(dice.of(&[4, 64, 1024]))
         .handlers_max(dice.of(&[2, 256]))
         .accept_queue(dice.of(&[1, 64]))
+        .datagram_queue(dice.of(&[4 << 10, 64 << 10]))
+        .datagram_queue_messages(dice.of(&[4, 256]))
+        .standby(standby)
+        .improve_every(dice.millis(200, 2_000))
+        .probation(dice.millis(50, 1_000))
+        .hold(dice.millis(0, 2_000))
 }
 
 fn link(dice: &mut Dice) -> LinkSettings {

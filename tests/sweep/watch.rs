@@ -10,12 +10,15 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use vitte_net_sim::World;
 
-/// Who dialled which address, and when.
+/// Who dialled whom, and when.
 pub(crate) type Dials = BTreeMap<(String, String), Vec<Duration>>;
 
 #[derive(Default)]
 struct Watched {
     world: Option<World>,
+    /// Rounds of dialling a peer, by its name.
+    rounds: Dials,
+    /// Dials of an address.
     dials: Dials,
 }
 
@@ -35,11 +38,13 @@ pub(crate) fn set_world(world: &World) {
     });
 }
 
-/// The dials of the run on this thread between two moments.
-pub(crate) fn dials_within(from: Duration, to: Duration) -> Dials {
-    let mut dials = WATCHED.take().dials;
-    dials.values_mut().for_each(|times| times.retain(|at| (from..to).contains(at)));
-    dials
+/// The rounds of dialling a peer, and the dials of an address, of the run on this thread between two moments.
+pub(crate) fn dials_within(from: Duration, to: Duration) -> [Dials; 2] {
+    let watched = WATCHED.take();
+    [watched.rounds, watched.dials].map(|mut dials| {
+        dials.values_mut().for_each(|times| times.retain(|at| (from..to).contains(at)));
+        dials
+    })
 }
 
 pub(crate) struct Watcher {
@@ -75,11 +80,11 @@ impl Subscriber for Watcher {
         if self.prints {
             eprintln!("{:>10.1} ms  {}{}", now.as_secs_f64() * 1e3, said.message, said.fields);
         }
-        if said.message == "dials" {
-            WATCHED.with_borrow_mut(|watched| {
-                watched.dials.entry((said.node, said.address)).or_default().push(now);
-            });
-        }
+        WATCHED.with_borrow_mut(|watched| match said.message.as_str() {
+            "dials a peer" => watched.rounds.entry((said.node, said.peer)).or_default().push(now),
+            "dials" => watched.dials.entry((said.node, said.address)).or_default().push(now),
+            _ => {}
+        });
     }
 
     fn enter(&self, _: &Id) {}
@@ -92,6 +97,7 @@ struct Said {
     message: String,
     node: String,
     address: String,
+    peer: String,
     fields: String,
 }
 
@@ -105,6 +111,7 @@ impl Visit for Said {
                 match name {
                     "node" => self.node = text,
                     "address" => self.address = text,
+                    "peer" => self.peer = text,
                     _ => {}
                 }
             }

@@ -3,6 +3,7 @@
 
 mod calls;
 mod channels;
+mod classes;
 mod streams;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) use calls::Ask;
 pub(crate) fn serve(site: &Site, services: &mut JoinSet<()>) {
     calls::serve(site);
     channels::serve(site, services);
+    classes::serve(site, services);
     streams::serve(site, services);
 }
 
@@ -31,10 +33,12 @@ pub(crate) async fn work(site: Site, to: &'static str, number: u64) {
     while !site.healed() {
         let Some(peer) = reach(&site, to).await else { continue };
         let mut job = Job { site: site.clone(), to, peer, dice };
-        match job.dice.within(0, 9) {
+        match job.dice.within(0, 12) {
             0..=3 => channels::raw(&mut job).await,
-            4..=5 => channels::typed(&mut job).await,
+            4 | 5 => channels::typed(&mut job).await,
             6..=8 => calls::some(&mut job).await,
+            9 | 10 => classes::latest(&mut job).await,
+            11 => classes::datagrams(&mut job).await,
             _ => streams::one(&mut job).await,
         }
         dice = job.dice;
@@ -65,8 +69,18 @@ impl Job {
         format!("{} > {} {what} at {:?}", self.site.name, self.to, self.site.now())
     }
 
+    pub(crate) fn note(&self, what: &'static str) {
+        self.site.run.note(what);
+    }
+
     pub(crate) fn priority(&mut self) -> Priority {
-        self.dice.of(&[Priority::Urgent, Priority::Normal, Priority::Bulk])
+        let (priority, note) = self.dice.of(&[
+            (Priority::Urgent, "streams and calls that are urgent"),
+            (Priority::Normal, "streams and calls of normal priority"),
+            (Priority::Bulk, "streams and calls of bulk priority"),
+        ]);
+        self.note(note);
+        priority
     }
 
     /// Mostly short, at times longer than a window.
@@ -95,6 +109,7 @@ pub(crate) async fn verdict(receipt: Receipt) -> Verdict {
         Ok(()) => Verdict::Delivered,
         Err(Undelivered::Refused(_)) => Verdict::Refused,
         Err(Undelivered::Expired) => Verdict::Expired,
+        Err(Undelivered::Superseded) => Verdict::Superseded,
         Err(_) => Verdict::Unknown,
     }
 }

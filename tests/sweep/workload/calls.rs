@@ -16,6 +16,8 @@ use crate::run::Run;
 /// How much later than its deadline a call may end: timers and ticks are of a millisecond each.
 const LATE_MAX: Duration = Duration::from_millis(5);
 
+const HOUR_MS: u64 = 3_600_000;
+
 #[derive(Serialize, Deserialize, Schema)]
 pub(crate) struct Ask {
     /// Empty, or of a flow.
@@ -73,9 +75,18 @@ pub(super) async fn some(job: &mut Job) {
     for _ in 0..job.dice.within(1, 8) {
         let (number, message) = flow.offer(job.len().max(16));
         let answer = job.dice.of(&[0, 0, 0, 0, 0, 0, 1, 2]);
-        let think_ms = job.dice.of(&[0, 0, 0, 1, 20, 200]);
         let deadline = job.dice.one_in(2).then(|| job.dice.millis(1, 400));
         let patience = job.dice.one_in(5).then(|| job.dice.millis(0, 100));
+        // A handler that would think for an hour is stopped, or is there when nothing else is.
+        let endless = (deadline.is_some() || patience.is_some()) && job.dice.one_in(4);
+        let think_ms = if endless { HOUR_MS } else { job.dice.of(&[0, 0, 0, 1, 20, 200]) };
+        let notes = [
+            (true, "calls"),
+            (deadline.is_some(), "calls with a deadline"),
+            (patience.is_some(), "calls that their caller gives up"),
+            (endless, "calls whose handler never ends by itself"),
+        ];
+        notes.iter().filter(|(holds, _)| *holds).for_each(|(_, note)| job.note(note));
         let mut call = job.peer.call(Ask { message: Blob::from(message.clone()), think_ms, answer });
         call = call.priority(job.priority());
         if let Some(deadline) = deadline {
@@ -83,6 +94,7 @@ pub(super) async fn some(job: &mut Job) {
         }
         let flow = flow.clone();
         let (ledger, label) = (job.site.run.ledger.clone(), job.label("call"));
+        let peer = job.peer.clone();
         side_by_side.push(async move {
             let start = Instant::now();
             let ended = match patience {
@@ -108,6 +120,12 @@ pub(super) async fn some(job: &mut Job) {
                     ledger.expect(answer.to_vec() == message, || format!("{label}: another answer"))
                 }
                 Err(CallError::Decode(why)) => ledger.accuse(format!("{label}: {why}")),
+                Err(error @ CallError::Unknown) => {
+                    ledger.expect(peer.is_lost(), || format!("{label}: {error}, and the session lives"));
+                }
+                Err(error @ CallError::DeadlineExceeded) => {
+                    ledger.expect(deadline.is_some(), || format!("{label}: {error}, and it has none"));
+                }
                 Err(_) => {}
             }
             flow.settle(number, verdict(&ended));

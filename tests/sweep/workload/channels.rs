@@ -6,13 +6,15 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use vitte_net::{
-    Blob, OpenError, RawChannel, RawReceiver, RawSender, Receipt, Receiver, SendError, Sender, StreamCode,
+    Blob, Counters, OpenError, RawChannel, RawReceiver, RawSender, Receipt, Receiver, SendError, Sender,
+    StreamCode,
 };
 use vitte_net_sim::invariants::{Flow, Promise, Verdict};
 
 use super::{Job, in_time, verdict};
 use crate::node::{Outside, Site};
 use crate::plan::Dice;
+use crate::run::Run;
 
 const RAW: &str = "raw";
 const TYPED: &str = "typed";
@@ -27,7 +29,7 @@ pub(super) fn serve(site: &Site, services: &mut JoinSet<()>) {
             let (sender, receiver) = channel.split();
             let to = outside.name_of(peer.id());
             let answers = answer(&outside, to, dice.within(0, 3), sender);
-            let reader = read(outside.again(), Ends::Raw(receiver), Habit::of(&mut dice));
+            let reader = read(outside.again(), Ends::Raw(receiver), Habit::of(&outside.run, &mut dice));
             readers.spawn(async move {
                 tokio::join!(answers, reader);
             });
@@ -43,7 +45,7 @@ pub(super) fn serve(site: &Site, services: &mut JoinSet<()>) {
         while let Some((_, channel)) = typed.next().await {
             let (sender, receiver) = channel.split();
             drop(sender);
-            readers.spawn(read(outside.again(), Ends::Typed(receiver), Habit::of(&mut dice)));
+            readers.spawn(read(outside.again(), Ends::Typed(receiver), Habit::of(&outside.run, &mut dice)));
             while readers.try_join_next().is_some_and(|ended| ended.is_ok()) {}
         }
         readers.join_all().await;
@@ -52,8 +54,10 @@ pub(super) fn serve(site: &Site, services: &mut JoinSet<()>) {
 
 /// How a reader reads.
 #[derive(Clone, Copy, Debug)]
-enum Habit {
+pub(super) enum Habit {
     Eager,
+    /// Takes nothing until everything has healed.
+    Asleep,
     /// Waits as long before each message, until everything has healed.
     Slow(Duration),
     /// Takes so many and goes, with a word or without.
@@ -61,17 +65,20 @@ enum Habit {
 }
 
 impl Habit {
-    fn of(dice: &mut Dice) -> Self {
-        match dice.within(0, 5) {
-            0..=2 => Self::Eager,
-            3 | 4 => Self::Slow(dice.millis(1, 150)),
-            _ => Self::Leaves(dice.within(0, 20), dice.one_in(2)),
-        }
+    pub(super) fn of(run: &Run, dice: &mut Dice) -> Self {
+        let (habit, note) = match dice.within(0, 12) {
+            0..=5 => (Self::Eager, "readers that keep up"),
+            6..=9 => (Self::Slow(dice.millis(1, 150)), "slow readers"),
+            10 => (Self::Asleep, "readers that sleep until all has healed"),
+            _ => (Self::Leaves(dice.within(0, 20), dice.one_in(2)), "readers that leave"),
+        };
+        run.note(note);
+        habit
     }
 }
 
 /// The receiving end of a channel.
-enum Ends {
+pub(super) enum Ends {
     Raw(RawReceiver),
     Typed(Receiver<Blob>),
 }
@@ -92,13 +99,18 @@ impl Ends {
     }
 }
 
-async fn read(site: Outside, mut receiver: Ends, habit: Habit) {
+pub(super) async fn read(site: Outside, mut receiver: Ends, habit: Habit) {
     let mut count = 0;
     loop {
         match habit {
             Habit::Eager => {}
             Habit::Slow(wait) if !site.healed() => sleep(wait).await,
             Habit::Slow(_) => {}
+            Habit::Asleep => {
+                while !site.healed() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
             Habit::Leaves(after, word) if count == after => {
                 if let (Ends::Raw(receiver), true) = (receiver, word) {
                     receiver.stop(StreamCode(300), "enough");
@@ -141,7 +153,7 @@ fn answer(
 }
 
 /// The sending end of a channel.
-enum Starts {
+pub(super) enum Starts {
     Raw(RawSender),
     Typed(Sender<Blob>),
 }
@@ -162,7 +174,7 @@ impl Starts {
         }
     }
 
-    fn counters(&self) -> Option<vitte_net::Counters> {
+    fn counters(&self) -> Option<Counters> {
         match self {
             Self::Raw(sender) => sender.counters(),
             Self::Typed(sender) => sender.counters(),
@@ -171,6 +183,7 @@ impl Starts {
 }
 
 pub(super) async fn raw(job: &mut Job) {
+    job.note("channels of bytes");
     let open = job.peer.raw_channel(RAW).priority(job.priority());
     let Some(channel) = opened(job, open.open()).await else { return };
     let (sender, receiver) = RawChannel::split(channel);
@@ -179,7 +192,7 @@ pub(super) async fn raw(job: &mut Job) {
         send(job, Starts::Raw(sender)).await;
     } else {
         let site = job.site.clone();
-        let habit = Habit::of(&mut job.dice);
+        let habit = Habit::of(&job.site.run, &mut job.dice);
         let reading = read(site.clone().without_mesh(), Ends::Raw(receiver), habit);
         let reading = in_time(&site, "the answers of a channel", reading);
         tokio::join!(reading, send(job, Starts::Raw(sender)));
@@ -187,6 +200,7 @@ pub(super) async fn raw(job: &mut Job) {
 }
 
 pub(super) async fn typed(job: &mut Job) {
+    job.note("channels of values");
     let open = job.peer.channel::<Blob>(TYPED).priority(job.priority());
     let Some(channel) = opened(job, open.open()).await else { return };
     let (sender, receiver) = channel.split();
@@ -195,12 +209,18 @@ pub(super) async fn typed(job: &mut Job) {
 }
 
 /// At times the opening is given up in the middle.
-async fn opened<C>(job: &mut Job, opening: impl Future<Output = Result<C, OpenError>>) -> Option<C> {
+pub(super) async fn opened<C>(
+    job: &mut Job,
+    opening: impl Future<Output = Result<C, OpenError>>,
+) -> Option<C> {
     if job.dice.one_in(8) {
         return timeout(job.dice.millis(0, 30), opening).await.ok()?.ok();
     }
     let opened = job.in_time("opening", opening).await?;
-    if let Err(error @ (OpenError::NoSuchName | OpenError::SchemaMismatch { .. })) = &opened {
+    if let Err(
+        error @ (OpenError::NoSuchName | OpenError::SchemaMismatch { .. } | OpenError::WrongClass { .. }),
+    ) = &opened
+    {
         job.site.run.ledger.accuse(job.label(&format!("was not opened: {error}")));
     }
     opened.ok()
@@ -253,16 +273,26 @@ async fn send(job: &mut Job, sender: Starts) {
                 }
             }
         }
-        if let Some(counters) = sender.counters() {
-            job.site.run.ledger.expect(counters.balanced(), || job.label(&format!("{counters:?}")));
-        }
+        balanced(job, sender.counters());
         sleep(job.dice.millis(0, 20)).await;
     }
     end(job, sender, flow, receipts, gave_up).await;
 }
 
+pub(super) fn balanced(job: &Job, counters: Option<Counters>) {
+    if let Some(counters) = counters {
+        job.site.run.ledger.expect(counters.balanced(), || job.label(&format!("{counters:?}")));
+    }
+}
+
 /// Ends a channel in one of several ways, and waits for every outcome.
-async fn end(job: &mut Job, sender: Starts, flow: Flow, receipts: Vec<(u64, Receipt)>, gave_up: bool) {
+pub(super) async fn end(
+    job: &mut Job,
+    sender: Starts,
+    flow: Flow,
+    receipts: Vec<(u64, Receipt)>,
+    gave_up: bool,
+) {
     let way = job.dice.within(0, 5);
     let mut sender = Some(sender);
     let mut finished = false;
@@ -289,7 +319,12 @@ async fn end(job: &mut Job, sender: Starts, flow: Flow, receipts: Vec<(u64, Rece
     }
     let settled = async {
         for (number, receipt) in receipts {
-            flow.settle(number, verdict(receipt).await);
+            let told = verdict(receipt).await;
+            flow.settle(number, told);
+            let excused = told != Verdict::Unknown || job.peer.is_lost();
+            job.site.run.ledger.expect(excused, || {
+                job.label(&format!("message {number} is unknown, and the session lives"))
+            });
         }
     };
     if job.in_time("receipts", settled).await.is_none() {
@@ -306,6 +341,7 @@ async fn end(job: &mut Job, sender: Starts, flow: Flow, receipts: Vec<(u64, Rece
             (counters.delivered, tally.delivered),
             (counters.refused, tally.refused),
             (counters.expired, tally.expired),
+            (counters.superseded, tally.superseded),
             (counters.unknown, tally.unknown),
         ];
         ledger.expect(same.iter().all(|(counted, told)| counted == told), || {

@@ -21,6 +21,9 @@ pub(super) fn serve(site: &Site, services: &mut JoinSet<()>) {
         while let Some((_, stream)) = incoming.next().await {
             let leaves = dice.one_in(6).then(|| dice.within(0, 100_000));
             let wait = dice.one_in(3).then(|| dice.millis(1, 50));
+            if wait.is_some() {
+                outside.run.note("slow readers of byte streams");
+            }
             readers.spawn(read(outside.again(), stream, leaves, wait));
             while readers.try_join_next().is_some_and(|ended| ended.is_ok()) {}
         }
@@ -51,6 +54,7 @@ async fn read(site: Outside, mut stream: PeerStream, leaves: Option<u64>, wait: 
 }
 
 pub(super) async fn one(job: &mut Job) {
+    job.note("byte streams");
     let opening = job.peer.byte_stream(BYTES).priority(job.priority()).open();
     let mut stream = match job.in_time("opening bytes", opening).await {
         Some(Ok(stream)) => stream,

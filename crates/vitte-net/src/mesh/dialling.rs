@@ -88,6 +88,7 @@ impl Inner {
         peer: PeerId,
         addresses: Vec<Address>,
     ) -> Result<Arc<Shared>, DialError> {
+        tracing::debug!(node = %self.id.short(), peer = %peer.short(), addresses = addresses.len(), "dials a peer");
         let start = Instant::now();
         let mut race = Race::new(addresses.len(), self.config.dial_stagger);
         let mut attempts = JoinSet::new();
