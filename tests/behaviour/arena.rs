@@ -8,7 +8,7 @@ use vitte_net::network::{Network, OsNetwork};
 use vitte_net::tls::{CryptoProvider, MeshTls, default_provider};
 use vitte_net::transport::Transports;
 use vitte_net::{Address, Config, Identity, Mesh, Secret, Transport, Trust};
-use vitte_net_sim::{Cluster, Node};
+use vitte_net_sim::{Cluster, Node, Scenario};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Starts a mesh with a key and a trust.
@@ -19,6 +19,8 @@ pub(crate) type Play = Arc<dyn Fn(Stage) -> Task + Send + Sync>;
 /// Two programs that meet: the server's ends with the client's.
 pub(crate) struct Case {
     pub(crate) config: Config,
+    /// What goes wrong between the two, in the simulation.
+    pub(crate) faults: Scenario,
     pub(crate) server: Play,
     pub(crate) client: Play,
 }
@@ -121,7 +123,7 @@ pub(crate) fn os(transport: Transport, case: &Case) {
 
 /// Runs a case in a simulated network.
 pub(crate) fn sim(transport: Transport, case: &Case) {
-    let mut cluster = Cluster::new(7);
+    let mut cluster = Cluster::new(7).scenario(case.faults.clone());
     let ground = |node: &Node, config: &Config| {
         Arc::new(Ground {
             network: node.network(),

@@ -2,11 +2,13 @@
 //! simulated network, from the same source.
 
 mod arena;
+mod audits;
 mod classes;
 mod ends;
 mod suite;
 
 mod cases {
+    pub(crate) use crate::audits::*;
     pub(crate) use crate::classes::*;
     pub(crate) use crate::ends::*;
     pub(crate) use crate::suite::*;
@@ -57,4 +59,32 @@ mount! {
     datagrams_arrive_in_order_and_are_counted
     datagrams_too_long_for_a_packet_arrive_and_too_long_ones_are_refused
     draining_does_not_wait_for_the_count_of_datagrams
+    everything_ends_when_the_peer_leaves
+    everything_ends_when_this_mesh_is_dropped
+    the_next_process_with_a_key_begins_with_nothing
+    a_second_process_with_a_key_takes_nothing_from_the_first
+    who_gives_up_waiting_changes_no_sum
+}
+
+/// What only a simulation can do to a peer.
+mod faults {
+    mount!(@network sim everything_ends_when_the_session_expires everything_ends_when_the_peer_crashes);
+}
+
+/// What only the system has: a second runtime.
+mod runtimes {
+    #[test]
+    fn quic() {
+        crate::audits::everything_ends_with_the_runtime(vitte_net::Transport::Quic);
+    }
+
+    #[test]
+    fn tls() {
+        crate::audits::everything_ends_with_the_runtime(vitte_net::Transport::Tls);
+    }
+
+    #[test]
+    fn ws() {
+        crate::audits::everything_ends_with_the_runtime(vitte_net::Transport::Ws);
+    }
 }

@@ -10,6 +10,7 @@ use vitte_net::{
     Blob, CallError, CloseCode, Config, DialError, MeshEvent, NotSent, OpenError, Peer, Refusal, Request,
     Schema, Secret, SendError, StreamCode, Trust, Undelivered,
 };
+use vitte_net_sim::Scenario;
 
 use crate::arena::{Case, Play, Stage, play};
 
@@ -439,5 +440,5 @@ pub(crate) fn a_wrong_secret_delivers_nothing() -> Case {
 }
 
 pub(crate) fn case(server: Play, client: Play) -> Case {
-    Case { config: Config::wan(), server, client }
+    Case { config: Config::wan(), faults: Scenario::new(), server, client }
 }
