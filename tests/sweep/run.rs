@@ -13,11 +13,10 @@ use crate::plan::{Plan, SPAN, TALK_WITHIN};
 use crate::watch::Dials;
 use crate::{node, watch};
 
-/// Rounds of dialling one peer within the five seconds after everything has healed: one each second, and one
-/// that was due.
-const ROUNDS_MAX: usize = 6;
+/// Rounds of dialling one peer within the five seconds after everything has healed: one each second.
+const ROUNDS_MAX: usize = 5;
 /// Dials of one address within the same time: a round dials each once.
-const DIALS_MAX: usize = 6;
+const DIALS_MAX: usize = 5;
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug, Default)]
