@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -153,6 +155,52 @@ pub(crate) fn a_call_that_never_had_its_turn_was_not_sent() -> Case {
     let mut case = case(server, client);
     case.config = Config::wan().max_streams(1);
     case
+}
+
+pub(crate) fn a_call_whose_deadline_is_too_short_is_nobodys_fault() -> Case {
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = runs.clone();
+    let server = play(move |stage: Stage| {
+        let count = count.clone();
+        async move {
+            let handler = move |_, ask: Ask| {
+                count.fetch_add(1, Relaxed);
+                async move {
+                    sleep(Duration::from_millis(3)).await;
+                    match ask {
+                        Ask::Echo(text) => Ok(text),
+                        _ => Err(1),
+                    }
+                }
+            };
+            stage.mesh.serve(handler).expect("the name is free");
+            std::future::pending::<()>().await;
+        }
+    });
+    let client = play(move |stage: Stage| {
+        let runs = runs.clone();
+        async move {
+            let peer = meet(&stage).await;
+            let (mut calls, mut not_sent) = (0, 0);
+            for (length, deadline_us) in [(0, 0), (0, 100), (0, 1_000), (300_000, 0), (300_000, 1_000)] {
+                for _ in 0..60 {
+                    let text = "x".repeat(length);
+                    calls += 1;
+                    match peer.call(Ask::Echo(text)).deadline(Duration::from_micros(deadline_us)).await {
+                        Ok(_) | Err(CallError::DeadlineExceeded) => {}
+                        Err(CallError::NotSent(NotSent::Expired)) => not_sent += 1,
+                        Err(other) => panic!("{length} bytes, {deadline_us} us: {other:?}"),
+                    }
+                }
+            }
+            // All that was sent before this one has come to the handler.
+            let last = peer.call(Ask::Echo("last".to_owned())).await;
+            assert_eq!(last.as_deref(), Ok("last"));
+            let (ran, sent) = (runs.load(Relaxed), calls - not_sent + 1);
+            assert!(ran <= sent, "{ran} requests ran, and only {sent} were sent");
+        }
+    });
+    case(server, client)
 }
 
 pub(crate) fn a_channel_whose_acceptor_only_sends_is_accepted() -> Case {

@@ -50,6 +50,7 @@ mount! {
     streams_and_events_of_a_drained_mesh_end
     a_message_that_is_taken_alone_is_settled_soon
     a_call_that_never_had_its_turn_was_not_sent
+    a_call_whose_deadline_is_too_short_is_nobodys_fault
     a_channel_whose_acceptor_only_sends_is_accepted
     all_who_wait_for_a_stop_hear_of_it
     a_replayed_hello_delivers_nothing

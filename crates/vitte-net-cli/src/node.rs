@@ -129,6 +129,18 @@ fn describe(event: &MeshEvent) -> (String, Value) {
             format!("down {}: {reason}", peer.short()),
             json!({ "event": "down", "peer": peer.to_string(), "reason": reason }),
         ),
+        MeshEvent::Rejected { remote, code, reason } => (
+            match code {
+                Some(code) => format!("rejected {remote} ({code}): {reason}"),
+                None => format!("rejected {remote}: {reason}"),
+            },
+            json!({ "event": "rejected", "remote": remote.to_string(), "code": code.map(|code| code.0),
+                "reason": reason }),
+        ),
+        MeshEvent::RejectedMore { count } => (
+            format!("rejected {count} more in the last second"),
+            json!({ "event": "rejected_more", "count": count }),
+        ),
         MeshEvent::Lagged { missed } => (
             format!("{missed} events are missing here: the reader of this output was too slow"),
             json!({ "event": "lagged", "missed": missed }),

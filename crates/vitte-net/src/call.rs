@@ -248,21 +248,24 @@ async fn exchange<R: Request>(
     }
 }
 
-/// Waits for the answer, or for the request to expire in its queue.
+/// Waits for the answer, or for the request to expire in its queue. A peer that saw a stream end without a request
+/// ends its side too: what became of the request says more than such an end.
 async fn answer_or_expiry(call: &UnderWay) -> Option<Taken> {
     let Stream { carrier, id } = &call.stream;
     let mut settled = false;
     poll_fn(|cx| {
-        if let Poll::Ready(taken) = carrier.poll_take(cx, *id, usize::MAX) {
-            return Poll::Ready(Some(taken));
-        }
+        let taken = match carrier.poll_take(cx, *id, usize::MAX) {
+            Poll::Ready(end @ (Taken::End | Taken::Empty)) => Some(end),
+            Poll::Ready(taken) => return Poll::Ready(Some(taken)),
+            Poll::Pending => None,
+        };
         if !settled && let Poll::Ready(outcome) = carrier.poll_receipt(cx, call.token) {
             settled = true;
             if outcome == Outcome::Expired {
                 return Poll::Ready(None);
             }
         }
-        Poll::Pending
+        taken.map_or(Poll::Pending, |taken| Poll::Ready(Some(taken)))
     })
     .await
 }
@@ -392,9 +395,10 @@ where
         Some(_) => return,
         None => return carrier.reset(*id, StreamCode::DEADLINE, "the deadline passed"),
     };
-    let request = match decode::<R>(&payload) {
-        Ok(request) => request,
-        Err(why) => return carrier.reset(*id, StreamCode::BAD_PAYLOAD, &why),
+    let request = match std::panic::catch_unwind(|| decode::<R>(&payload)) {
+        Ok(Ok(request)) => request,
+        Ok(Err(why)) => return carrier.reset(*id, StreamCode::BAD_PAYLOAD, &why),
+        Err(_) => return carrier.reset(*id, StreamCode::PANICKED, "the request's reader panicked"),
     };
     let context = CallContext { peer: carrier.peer(), deadline: left() };
     let Ok(handler) = std::panic::catch_unwind(AssertUnwindSafe(|| run(context, request))) else {
@@ -415,7 +419,10 @@ where
     })
     .await;
     match ended {
-        Ended::Answer(answer) => reply(&stream, &encode(&answer)),
+        Ended::Answer(answer) => match std::panic::catch_unwind(AssertUnwindSafe(|| encode(&answer))) {
+            Ok(answer) => reply(&stream, &answer),
+            Err(_) => carrier.reset(*id, StreamCode::PANICKED, "the answer's writer panicked"),
+        },
         Ended::Panic => carrier.reset(*id, StreamCode::PANICKED, "the handler panicked"),
         Ended::Cancelled => {}
         Ended::TooLate => carrier.reset(*id, StreamCode::DEADLINE, "the deadline passed"),

@@ -74,6 +74,11 @@ pub use self::{
     },
     peer::Peer,
 };
+/// The crate behind [`Schema`]. What its derive writes names the crate `postcard_schema`, as serde's names `serde`:
+/// either your manifest has it too (`postcard-schema = { version = "0.2", features = ["derive"] }`), or the type says
+/// `#[postcard(crate = vitte_net::postcard_schema)]`.
+#[cfg(feature = "mesh")]
+pub use postcard_schema;
 #[cfg(feature = "mesh")]
 pub use postcard_schema::Schema;
 #[cfg(feature = "mesh")]

@@ -17,14 +17,19 @@ use crate::compiler::Compiler;
 use crate::job::Object;
 use crate::net;
 use crate::pool::Pool;
-use crate::preprocess::{Preprocessed, preprocess};
+use crate::preprocess::{Preprocessed, Unprepared, preprocess};
 
 /// Options of `compile-mesh cc`.
 #[derive(Debug, clap::Args)]
 #[command(
+    // They are the compiler's.
+    disable_help_flag = true,
     after_help = "The workers stand in COMPILE_MESH_WORKERS, addresses separated by commas; the secret in \
                         the file that COMPILE_MESH_SECRET_FILE names, or in COMPILE_MESH_SECRET itself. \
-                        COMPILE_MESH_VERBOSE=1 also says why a command that no worker can do stays here."
+                        COMPILE_MESH_VERBOSE=1 also says why a command that no worker can do stays here. \
+                        What does not compile on a worker is compiled here once more, so that its errors are \
+                        the compiler's own, with the lines they are about; warnings from a worker come \
+                        without those lines."
 )]
 pub(crate) struct Options {
     /// The compiler
@@ -48,7 +53,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<i32> {
     let why = match text_of(&options.args).map(|args| plan(&args)) {
         None => "an argument is not UTF-8".to_owned(),
         Some(Plan::Remote(unit)) => match remote(&options.compiler, &unit).await {
-            Ok(code) => return Ok(code),
+            Ok(Remote::Done) => return Ok(0),
+            Ok(Remote::Failed(why)) => why,
             Err(why) => {
                 say(&why);
                 return local(&options).await;
@@ -79,13 +85,25 @@ async fn local(options: &Options) -> anyhow::Result<i32> {
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
 }
 
-/// The exit code of a compile on a worker, or why there was none.
-async fn remote(program: &str, unit: &Unit) -> Result<i32, String> {
+/// What became of a compile on a worker.
+enum Remote {
+    Done,
+    /// The source does not compile. Here the compiler can show the lines at fault, which a worker has not got.
+    Failed(String),
+}
+
+/// What a worker made of it, or why none could.
+async fn remote(program: &str, unit: &Unit) -> Result<Remote, String> {
     let addresses = workers()?;
     let secret = std::env::var_os("COMPILE_MESH_SECRET_FILE").map(PathBuf::from);
     let secret = net::secret(secret.as_deref()).map_err(|error| format!("{error:#}"))?;
     let compiler = Compiler::find(program).await.map_err(|error| format!("{error:#}"))?;
-    let Preprocessed { job, stderr } = preprocess(&compiler, unit, None).await?;
+    let Preprocessed { job, stderr } = match preprocess(&compiler, unit, None).await {
+        Ok(preprocessed) => preprocessed,
+        // The compiler says it once more, here.
+        Err(Unprepared { why, stderr }) if !stderr.is_empty() => return Ok(Remote::Failed(why)),
+        Err(Unprepared { why, .. }) => return Err(why),
+    };
     let mesh = net::start(secret, &[]).await.map_err(|error| format!("{error:#}"))?;
     let pool = Pool::new(&mesh, compiler.identity);
     let found = find(&mesh, &pool, addresses).await;
@@ -95,8 +113,11 @@ async fn remote(program: &str, unit: &Unit) -> Result<i32, String> {
     };
     mesh.drain(GOODBYE, GOODBYE).await;
     let object = done?.object;
+    if object.exit_code != 0 {
+        return Ok(Remote::Failed(format!("on a worker the compiler ended with {}", object.exit_code)));
+    }
     deliver(&unit.object, &object, &stderr)?;
-    Ok(object.exit_code)
+    Ok(Remote::Done)
 }
 
 fn workers() -> Result<Vec<Address>, String> {
@@ -140,9 +161,7 @@ async fn find(mesh: &Mesh, pool: &Arc<Pool>, addresses: Vec<Address>) -> Result<
 
 /// Writes what the compiler would have written.
 fn deliver(path: &Path, object: &Object, preprocessor: &[u8]) -> Result<(), String> {
-    if object.exit_code == 0 {
-        std::fs::write(path, &object.object[..]).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
+    std::fs::write(path, &object.object[..]).map_err(|error| format!("{}: {error}", path.display()))?;
     // If nobody reads what the compiler says, its exit code still counts.
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(preprocessor).and_then(|()| stderr.write_all(&object.stderr));

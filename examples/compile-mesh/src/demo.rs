@@ -78,6 +78,8 @@ impl fmt::Display for Transport {
 const WORKERS: usize = 3;
 /// Jobs that each runs at once.
 const SLOTS: u32 = 2;
+/// The exit code of a program that was interrupted, as shells say it.
+const INTERRUPTED: i32 = 130;
 /// Longest goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -103,6 +105,15 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<i32> {
         Some(folder) => Project::folder(folder)?,
         None => Project::lua().await?,
     };
+    tokio::select! {
+        biased;
+        held = show(&options, compiler, project) => held,
+        // What was started goes with the future: a stopped worker does not see that its input has ended.
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| INTERRUPTED).context("cannot wait for an interrupt"),
+    }
+}
+
+async fn show(options: &Options, compiler: Compiler, project: Project) -> anyhow::Result<i32> {
     let folder = tempfile::tempdir()?;
     let secret = Secret::generate();
     let mesh = net::start(secret.clone(), &[]).await?;
@@ -226,7 +237,13 @@ impl Work {
         let _room = self.room.acquire().await?;
         let unit = self.project.unit(file)?;
         let preprocessed = preprocess(&self.compiler, &unit, Some(&self.project.folder)).await;
-        let job = preprocessed.map_err(anyhow::Error::msg)?.job;
+        let job = match preprocessed {
+            Ok(preprocessed) => preprocessed.job,
+            Err(unprepared) => {
+                row.diagnostics = String::from_utf8_lossy(&unprepared.stderr).into_owned();
+                anyhow::bail!(unprepared.why);
+            }
+        };
         row.bytes_in = job.source.len();
         let started = Instant::now();
         let done = self.pool.compile(&job).await?;

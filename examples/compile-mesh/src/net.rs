@@ -19,7 +19,8 @@ pub(crate) const MESSAGE_MAX: usize = 32 << 20;
 pub(crate) fn secret(file: Option<&Path>) -> anyhow::Result<Secret> {
     match file {
         Some(file) => Ok(Secret::from_file(file)?),
-        None => Secret::from_env(SECRET_VARIABLE).context("no --secret FILE was given"),
+        None => Secret::from_env(SECRET_VARIABLE)
+            .with_context(|| format!("no file with a secret was named, and {SECRET_VARIABLE} holds none")),
     }
 }
 

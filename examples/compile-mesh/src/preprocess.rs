@@ -22,6 +22,21 @@ pub(crate) struct Preprocessed {
     pub(crate) stderr: Vec<u8>,
 }
 
+/// Why a unit could not be made ready for a worker.
+#[derive(Debug)]
+pub(crate) struct Unprepared {
+    /// In words for a person.
+    pub(crate) why: String,
+    /// What the preprocessor wrote to standard error, if it failed.
+    pub(crate) stderr: Vec<u8>,
+}
+
+impl From<String> for Unprepared {
+    fn from(why: String) -> Self {
+        Self { why, stderr: Vec::new() }
+    }
+}
+
 /// Preprocesses `unit` in `folder`, the current folder if none.
 ///
 /// # Errors
@@ -31,10 +46,10 @@ pub(crate) async fn preprocess(
     compiler: &Compiler,
     unit: &Unit,
     folder: Option<&Path>,
-) -> Result<Preprocessed, String> {
+) -> Result<Preprocessed, Unprepared> {
     match compiler.kind {
         Kind::Gcc | Kind::Clang => {}
-        Kind::Other => return Err(format!("{} is neither gcc nor clang", compiler.version)),
+        Kind::Other => return Err(format!("{} is neither gcc nor clang", compiler.version).into()),
     }
     let mut command = Command::new(&compiler.program);
     command.arg("-E");
@@ -44,10 +59,13 @@ pub(crate) async fn preprocess(
     }
     let output = command.output().await.map_err(|error| format!("the preprocessor does not run: {error}"))?;
     if !output.status.success() {
-        return Err("the preprocessor failed".to_owned());
+        return Err(Unprepared {
+            why: format!("the preprocessor failed: {}", output.status),
+            stderr: output.stderr,
+        });
     }
     if output.stdout.len() > SOURCE_BYTES_MAX {
-        return Err(format!("preprocessed it is larger than {SOURCE_BYTES_MAX} bytes"));
+        return Err(format!("preprocessed it is larger than {SOURCE_BYTES_MAX} bytes").into());
     }
     source::check(&output.stdout)?;
     let source_date_epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());

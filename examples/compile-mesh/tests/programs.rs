@@ -107,6 +107,13 @@ fn an_error_comes_back_with_the_compilers_text_and_code() {
     let output = cc(&folder, Some(&worker.addresses), "-c x.c");
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
+    // Word for word what the compiler says here, the line at fault included.
+    let here = Command::new("cc")
+        .args(["-c", "x.c"])
+        .current_dir(folder.path())
+        .output()
+        .expect("the compiler runs");
+    assert_eq!((said.as_str(), output.status.code()), (text(&here.stderr).as_str(), here.status.code()));
     assert!(said.starts_with("x.c:") && said.contains("nothing"), "{said}");
     assert!(!said.contains("compiled here") && !folder.path().join("x.o").exists(), "{said}");
 }

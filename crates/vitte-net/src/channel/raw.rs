@@ -36,6 +36,9 @@ impl RawChannel {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
         self.sender.send(message).await
     }
@@ -51,6 +54,9 @@ impl RawChannel {
     /// See [`RawReceiver::recv`].
     ///
     /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
     /// As there.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, ReceiveError> {
         self.receiver.recv().await

@@ -41,6 +41,9 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn send(&self, value: Out) -> Result<Receipt, SendError> {
         self.sender.send(value).await
     }
@@ -56,6 +59,9 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     /// See [`Receiver::recv`].
     ///
     /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
     /// As there.
     pub async fn recv(&mut self) -> Result<Option<In>, ReceiveError> {
         self.receiver.recv().await

@@ -92,6 +92,9 @@ impl Transports {
     ///
     /// # Errors
     /// The host has no address, or nothing can listen there.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing listens.
     pub async fn listen(&self, address: &Address) -> Result<Listener, LinkError> {
         let found = self.shared.network.lookup(address.host()).await?;
         let Some(ip) = found.first() else {
