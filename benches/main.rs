@@ -7,6 +7,7 @@ mod http;
 mod load;
 mod memory;
 mod ours;
+mod plain;
 mod raw;
 mod rounds;
 mod spin;
@@ -64,6 +65,8 @@ enum Command {
     /// The server of such a measurement: started by this program
     #[command(hide = true)]
     HttpFar(http::Far),
+    /// Plain TCP and UDP beside bare tokio
+    Plain(plain::Options),
     /// Echoes of plain WebSockets beside raw tokio-tungstenite
     Websocket(websocket::Options),
     /// The far side of a measurement: started by this program
@@ -131,6 +134,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let runtime = Flavour::Multi.build()?;
             runtime.block_on(runtime.spawn(http::far(far)))??;
             Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Plain(options)) => {
+            let runtime = options.runtime.build()?;
+            runtime.block_on(plain::run(options))
         }
         Some(Command::Websocket(options)) => {
             let runtime = Flavour::Multi.build()?;

@@ -224,3 +224,145 @@ fn jsonrpc_calls_a_program() {
     assert_eq!(run(&["jsonrpc", "any", "--", "/nowhere"], b"").status.code(), Some(2));
     assert_eq!(run(&["jsonrpc", "any"], b"").status.code(), Some(2));
 }
+
+/// A proxy that makes one tunnel after the other, to wherever it is asked, for `me:secret` alone: its URL without a
+/// user, and what it was asked.
+fn proxy() -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::net::{TcpListener, TcpStream};
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let (asked, asks) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let to = head.split(' ').nth(1).unwrap().to_owned();
+            asked.send(to.clone()).ok();
+            if !head.contains("\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
+                client.write_all(b"HTTP/1.1 407 Who \x1b[2J are you\r\n\r\n").unwrap();
+                continue;
+            }
+            let mut server = TcpStream::connect(&to).unwrap();
+            client.write_all(b"HTTP/1.1 200 OK\r\nVia: me\r\n\r\n").unwrap();
+            let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let upwards = std::thread::spawn(move || {
+                std::io::copy(&mut up, &mut server).ok();
+                server.shutdown(std::net::Shutdown::Write).ok();
+            });
+            std::io::copy(&mut down, &mut client).ok();
+            client.shutdown(std::net::Shutdown::Write).ok();
+            upwards.join().unwrap();
+        }
+    });
+    (at, asks)
+}
+
+#[test]
+fn tcp_and_tls_go_through_a_proxy() {
+    let (at, asks) = proxy();
+    let (with, without) = (format!("http://me:secret@{at}"), format!("http://{at}"));
+    let server = Server::start(&["tcp", "--listen", "127.0.0.1:0"], b"from the server\n");
+    // The proxy is told the name, and looks it up itself.
+    let name = server.at.replace("127.0.0.1", "localhost");
+    let output = run(&["tcp", &name, "--proxy", &with], b"from the client\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((text(&output.stdout), asks.recv().unwrap()), ("from the server\n", name));
+    assert_eq!(received(&server.end()), "from the client\n");
+
+    let (ca, pair) = certificates("proxied");
+    let server = Server::start(&["tls", "--listen", "127.0.0.1:0", "--cert", &pair], b"secret\n");
+    let arguments =
+        ["tls", &server.at, "--name", "localhost", "--ca", ca.to_str().unwrap(), "--proxy", &with];
+    let output = run(&arguments, b"hello\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((text(&output.stdout), received(&server.end()).as_str()), ("secret\n", "hello\n"));
+
+    let output = run(&["tcp", "127.0.0.1:9", "--proxy", &without], b"");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("407") && told.contains("try:") && !told.contains('\x1b'), "{output:?}");
+    let wrong = [["tcp", "127.0.0.1:9"], ["tcp", "no port"], ["udp", "127.0.0.1:9"], ["dns", "example.org"]];
+    for (arguments, url) in wrong.iter().zip(["ftp://x", &with, &with, &with]) {
+        let output = run(&[&arguments[..], &["--proxy", url]].concat(), b"");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(!text(&output.stderr).contains("secret"), "{output:?}");
+    }
+    assert_eq!(run(&["tcp", "-l", "127.0.0.1:0", "--proxy", &with], b"").status.code(), Some(2));
+}
+
+#[test]
+fn dns_and_jsonrpc_go_through_a_proxy() {
+    let (at, asks) = proxy();
+    let with = format!("http://me:secret@{at}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query).unwrap();
+        let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+        let mut answer = [&query[..2], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0], &query[12..end]].concat();
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        stream.write_all(&u16::try_from(answer.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(&answer).unwrap();
+    });
+    let url = format!("tcp://{server}");
+    let output = run(&["dns", "example.org", "A", "--server", &url, "--proxy", &with], b"");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((text(&output.stdout), asks.recv().unwrap()), ("example.org 60 A 192.0.2.1\n", server));
+    answering.join().unwrap();
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let request: Value =
+            serde_json::from_slice(&head[head.iter().position(|b| *b == b'{').unwrap()..]).unwrap();
+        let answer = json!({ "jsonrpc": "2.0", "id": request["id"], "result": 7 }).to_string();
+        stream.write_all(format!("Content-Length: {}\r\n\r\n{answer}", answer.len()).as_bytes()).unwrap();
+        stream.read_to_end(&mut Vec::new()).ok();
+    });
+    let url = format!("tcp://{server}");
+    let output = run(&["jsonrpc", "any", "--connect", &url, "--proxy", &with], b"");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((text(&output.stdout), asks.recv().unwrap()), ("7\n", server));
+    answering.join().unwrap();
+}
+
+#[test]
+fn what_is_longer_than_allowed_is_an_error() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = peer.local_addr().unwrap().to_string();
+    let answering = std::thread::spawn(move || {
+        let (_, from) = peer.recv_from(&mut [0; 9]).unwrap();
+        // A stranger's is no answer.
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"a stranger says this", from).unwrap();
+        peer.send_to(b"123", from).unwrap();
+    });
+    let output = run(&["udp", &at, "--count", "1", "--timeout", "20", "--max-size", "3"], b"x");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text(&output.stdout), "123");
+    answering.join().unwrap();
+    let server = Server::start(&["udp", "--listen", "127.0.0.1:0", "--max-size", "2"], b"");
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"123", &server.at).unwrap();
+    let mut server = server;
+    assert_eq!(server.child.wait().unwrap().code(), Some(1));
+    let program = env!("CARGO_BIN_EXE_vnet");
+    let output =
+        run(&["jsonrpc", "any", "[\"long\"]", "--max-size", "20", "--", program, "jsonrpc", "--echo"], b"");
+    assert!(!output.status.success(), "{output:?}");
+}

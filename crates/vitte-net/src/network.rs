@@ -117,6 +117,13 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
     /// Takes the next datagram, or registers the task to be woken when there is one. Only the task of the
     /// latest call is woken. `from` is plain: IPv4 even on a dual-stack socket.
     fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>>;
+    /// Takes a datagram that is known to be there, or says [`io::ErrorKind::WouldBlock`]: then
+    /// [`poll_recv`](Self::poll_recv) is to be asked. It wakes nobody and is a shortcut; unless overridden it knows of
+    /// no datagram.
+    fn try_recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        let _ = buf;
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// Sends one datagram now, or says [`io::ErrorKind::WouldBlock`] (a fresh socket may say so too, until
     /// it was once found writable). A dual-stack socket takes plain IPv4 addresses.
     fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
@@ -133,6 +140,15 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// The address this socket is bound to, with the port the system chose.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// Says that `peer` is the only one to be spoken with, so that the system can drop what others send and look the way up
+    /// once. It is an advice: what others send may arrive all the same. Unless overridden it does nothing.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn connect(&self, peer: SocketAddr) -> io::Result<()> {
+        let _ = peer;
+        Ok(())
+    }
     /// Joins a group of multicast: its datagrams arrive here too.
     ///
     /// # Errors

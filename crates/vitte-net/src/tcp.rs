@@ -244,7 +244,9 @@ impl Default for Inbox {
 
 impl Inbox {
     async fn recv(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
-        if self.block.capacity() < LEAST_ROOM.min(self.limit) {
+        // All of the block again if nobody holds a part of it: a larger read is one call to the system less.
+        let short = self.block.capacity() < self.limit && !self.block.try_reclaim(self.limit);
+        if short && self.block.capacity() < LEAST_ROOM.min(self.limit) {
             self.block.reserve(self.limit);
         }
         let room = self.block.capacity().min(self.limit);

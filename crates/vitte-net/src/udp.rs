@@ -29,6 +29,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::task::coop::consume_budget;
+
 use crate::network::{Datagrams, Interface, Network, OsNetwork, Received, Target, UdpOptions};
 use waiters::Waiters;
 
@@ -48,6 +50,7 @@ const STRANGERS_AT_ONCE: usize = 64;
 pub struct UdpSocket {
     socket: Arc<dyn Datagrams>,
     network: Arc<dyn Network>,
+    local: SocketAddr,
     peer: Option<SocketAddr>,
     readers: Waiters,
     writers: Waiters,
@@ -88,7 +91,7 @@ impl UdpSocket {
         self.send_datagram(datagram, to).await
     }
 
-    /// Waits for the next datagram from anybody. What does not fit into `buf` is cut off, and
+    /// Waits for the next datagram from anybody, or from the peer that [`connect`](Self::connect) named. What does not fit into `buf` is cut off, and
     /// [`Received::truncated`] says so; 65,535 bytes hold every datagram.
     ///
     /// # Errors
@@ -97,20 +100,24 @@ impl UdpSocket {
     /// # Cancel safety
     /// Cancel safe: when the future is dropped, no datagram was taken.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<Received> {
-        self.receive(buf, None).await
+        self.receive(buf, self.peer).await
     }
 
-    /// From now on [`send`](Self::send) goes to `peer`, and [`recv`](Self::recv) takes only what comes from
-    /// there (an address can be forged: this is a filter, not an authentication). Nothing is sent, and the
-    /// other calls work as before.
+    /// From now on [`send`](Self::send) goes to `peer`, and only what comes from there is received (an address can be
+    /// forged: this is a filter, not an authentication). Nothing is sent; that nobody listens there is not noticed.
+    /// [`send_to`](Self::send_to) reaches others as before. Where the system can do that it drops what others send,
+    /// and finds the way once.
     ///
     /// # Errors
-    /// What [`Target::resolve`] says, [`io::ErrorKind::InvalidInput`] for an address of the other family.
+    /// What [`Target::resolve`] says, [`io::ErrorKind::InvalidInput`] for an address of the other family, otherwise
+    /// what the system said.
     ///
     /// # Cancel safety
     /// Cancel safe: the peer is set or not.
     pub async fn connect(&mut self, peer: impl Into<Target>) -> io::Result<()> {
-        self.peer = Some(self.reachable(&peer.into()).await?);
+        let peer = self.reachable(&peer.into()).await?;
+        self.socket.connect(peer)?;
+        self.peer = Some(peer);
         Ok(())
     }
 
@@ -176,14 +183,17 @@ impl UdpSocket {
 
     /// The first address of `to` that a socket of this family can send to.
     async fn reachable(&self, to: &Target) -> io::Result<SocketAddr> {
-        let local = self.socket.local_addr()?;
+        let local = self.local;
         let dual = local.ip().is_unspecified();
-        let candidates = to.resolve(&*self.network).await?;
         let fits = |address: &SocketAddr| match (local, address) {
             (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => true,
             (SocketAddr::V6(_), SocketAddr::V4(_)) => dual,
             (SocketAddr::V4(_), SocketAddr::V6(_)) => false,
         };
+        if let Some(address) = to.as_address().filter(fits) {
+            return Ok(address);
+        }
+        let candidates = to.resolve(&*self.network).await?;
         candidates.into_iter().find(fits).ok_or_else(|| {
             let text = format!("a socket bound to {local} cannot send to {to}: no address of its family");
             io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -197,6 +207,12 @@ impl UdpSocket {
 
     /// Sends by `attempt` as soon as it does not say that it would block.
     async fn when_writable<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        // Whoever sends on and on shares the thread with others all the same.
+        consume_budget().await;
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
         let mut waiting = self.writers.join();
         poll_fn(|cx| {
             loop {
@@ -215,6 +231,13 @@ impl UdpSocket {
     }
 
     async fn receive(&self, buf: &mut [u8], only: Option<SocketAddr>) -> io::Result<Received> {
+        consume_budget().await;
+        // What is there already needs no place among those who wait.
+        match self.socket.try_recv(buf) {
+            Ok(received) if only.is_some_and(|peer| peer != received.from) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answer => return answer,
+        }
         let mut waiting = self.readers.join();
         poll_fn(|cx| waiting.poll(cx, |cx| self.poll_receive(cx, buf, only))).await
     }
@@ -332,6 +355,7 @@ impl UdpBuilder {
             match self.network.bind_udp(address, &self.options).await {
                 Ok(socket) => {
                     return Ok(UdpSocket {
+                        local: socket.local_addr()?,
                         socket,
                         network: Arc::clone(&self.network),
                         peer: None,

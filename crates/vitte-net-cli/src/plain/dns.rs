@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +10,7 @@ use serde_json::json;
 use vitte_net::resolver::{NameServer, Record, RecordType, ResolveError, Resolver};
 
 use super::Trust;
+use super::proxy::{Proxied, ProxyOption};
 use crate::pace;
 use crate::problem::Problem;
 use crate::terminal::Output;
@@ -32,11 +34,24 @@ pub(crate) struct Options {
     public: bool,
     #[command(flatten)]
     trust: Trust,
+    #[command(flatten)]
+    through: ProxyOption,
 }
 
 pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, Problem> {
     let mut builder = Resolver::builder().timeout(options.timeout).cache_entries(0);
     builder = builder.attempt_timeout(Duration::from_secs(2).min(options.timeout));
+    if let Some(proxy) = &options.through.proxy {
+        let by_udp = |server: &NameServer| matches!(server, NameServer::Udp(_));
+        if options.server.is_empty() || options.server.iter().any(by_udp) {
+            let what = "questions by UDP go through no proxy: CONNECT makes a tunnel for TCP";
+            return Err(Problem::mistake(
+                what,
+                "--server tcp://IP:PORT, tls://IP:PORT#NAME or https://IP:PORT/PATH#NAME",
+            ));
+        }
+        builder = builder.network(Arc::new(Proxied(proxy.clone())));
+    }
     if options.server.is_empty() {
         builder = builder.system().map_err(|error| {
             Problem::failed(format!("cannot read the system's configuration: {error}"), "--server IP:PORT")

@@ -6,11 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use vitte_net::network::Target;
 use vitte_net::stream::jsonrpc::{CallError, JsonRpc, Limits, RpcError};
-use vitte_net::tcp::TcpConnector;
 
-use super::Trust;
+use super::proxy::{ProxyOption, connect};
+use super::{Trust, parse_size};
 use crate::pace;
 use crate::problem::Problem;
 use crate::terminal::Output;
@@ -34,6 +33,11 @@ pub(crate) struct Options {
     /// How long connecting and the answer may take.
     #[arg(long, value_name = "SECS", default_value = "10s", value_parser = pace::parse_timeout)]
     timeout: Duration,
+    /// Bytes of one message, at most: 10m [default: 16m]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    max_size: Option<u64>,
+    #[command(flatten)]
+    through: ProxyOption,
     #[command(flatten)]
     trust: Trust,
     /// The server: a program to start, which speaks on its stdin and stdout.
@@ -43,7 +47,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, Problem> {
     if options.echo {
-        return echo().await;
+        return echo(options.limits()).await;
     }
     let method = options.method.clone().unwrap_or_default();
     let params: Value = match &options.params {
@@ -53,7 +57,7 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
         })?,
     };
     let mut child = None;
-    let builder = JsonRpc::builder();
+    let builder = JsonRpc::builder().limits(options.limits());
     let connection = if let Some(address) = &options.connect {
         builder.start(options.open(address).await?)
     } else {
@@ -127,10 +131,10 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
 }
 
 /// Serves until stdin ends.
-async fn echo() -> Result<ExitCode, Problem> {
+async fn echo(limits: Limits) -> Result<ExitCode, Problem> {
     let echo = |_, params: Value| async move { Ok::<_, RpcError>(params) };
     let stdio = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-    let connection = JsonRpc::builder().limits(Limits::default()).on_other_requests(echo).start(stdio);
+    let connection = JsonRpc::builder().limits(limits).on_other_requests(echo).start(stdio);
     match connection.closed().await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Problem::failed(format!("the connection broke: {error}"), "")),
@@ -138,6 +142,14 @@ async fn echo() -> Result<ExitCode, Problem> {
 }
 
 impl Options {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if let Some(bytes) = self.max_size {
+            limits.message_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        limits
+    }
+
     async fn open(&self, address: &str) -> Result<vitte_net::network::BoxStream, Problem> {
         let (tls, target) = match address.split_once("://") {
             Some(("tcp", target)) => (false, target),
@@ -149,15 +161,17 @@ impl Options {
                 ));
             }
         };
-        let failed =
-            |error: std::io::Error| Problem::failed(error.to_string(), "see that the server listens there");
-        let stream =
-            TcpConnector::new().timeout(self.timeout).connect(Target::from(target)).await.map_err(failed)?;
+        let stream = connect(self.through.proxy.as_ref(), target, self.timeout).await?;
         if !tls {
-            return Ok(stream.into_inner());
+            return Ok(stream);
         }
         let host = target.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
-        let tls = self.trust.builder()?.build().map_err(|error| super::tls_mistake(&error))?;
-        Ok(tls.connect(host, stream.into_inner()).await.map_err(failed)?.into_box())
+        let tls = self.trust.builder()?.handshake_timeout(self.timeout);
+        let tls = tls.build().map_err(|error| super::tls_mistake(&error))?;
+        let secured = tls.connect(host, stream).await.map_err(|error| {
+            let what = format!("no TLS with {target}: {error}");
+            Problem::failed(what, "--ca FILE with the authority of its certificate")
+        })?;
+        Ok(secured.into_box())
     }
 }

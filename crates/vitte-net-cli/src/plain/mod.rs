@@ -3,6 +3,7 @@
 pub(crate) mod dns;
 pub(crate) mod jsonrpc;
 pub(crate) mod pipe;
+pub(crate) mod proxy;
 pub(crate) mod udp;
 
 use std::io::Read;

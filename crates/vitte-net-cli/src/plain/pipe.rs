@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vitte_net::network::{BoxStream, Target};
-use vitte_net::tcp::{TcpConnector, TcpServer};
+use vitte_net::network::BoxStream;
+use vitte_net::tcp::TcpServer;
 use vitte_net::tls::ServerTls;
 
+use super::proxy::{ProxyOption, connect};
 use super::{Trust, in_json, parse_pair, parse_size, stdin, tell_listening, tls_mistake};
 use crate::problem::Problem;
 use crate::terminal::Output;
@@ -32,6 +33,8 @@ pub(crate) struct Tcp {
     /// Bytes to receive, at most: 10m.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     max_size: Option<u64>,
+    #[command(flatten)]
+    through: ProxyOption,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,10 @@ pub(crate) async fn run_tls(options: Tls, output: &Output) -> Result<ExitCode, P
 impl Tcp {
     async fn open(&self, output: &Output) -> Result<BoxStream, Problem> {
         if self.listen {
+            if self.through.proxy.is_some() {
+                let what = "a proxy makes tunnels outwards: nobody can listen through it";
+                return Err(Problem::mistake(what, "--listen without --proxy"));
+            }
             let mut server = TcpServer::bind(&self.address).await.map_err(|error| {
                 Problem::failed(
                     error.to_string(),
@@ -111,17 +118,7 @@ impl Tcp {
             };
             return Ok(stream.into_inner());
         }
-        let connector = TcpConnector::new().timeout(self.timeout);
-        match connector.connect(Target::from(&self.address)).await {
-            Ok(stream) => Ok(stream.into_inner()),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-                Err(Problem::mistake(error.to_string(), "HOST:PORT, such as example.org:80 or [::1]:80"))
-            }
-            Err(error) => Err(Problem::failed(
-                error.to_string(),
-                "see that something listens there; --timeout SECS waits longer",
-            )),
-        }
+        connect(self.through.proxy.as_ref(), &self.address, self.timeout).await
     }
 
     /// Both directions until both have ended. The end of stdin is passed on, and what is left of it is sent also

@@ -1,5 +1,6 @@
 //! `vnet udp`: stdin in datagrams, and datagrams to stdout.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use serde_json::json;
 use vitte_net::network::Target;
 use vitte_net::udp::UdpSocket;
 
-use super::{CHUNK, in_json, stdin, tell_listening};
+use super::proxy::Proxy;
+use super::{CHUNK, in_json, parse_size, stdin, tell_listening};
 use crate::problem::Problem;
 use crate::terminal::Output;
 use crate::{interrupted, pace};
@@ -29,9 +31,19 @@ pub(crate) struct Options {
     /// Allow sending to broadcast addresses.
     #[arg(long)]
     broadcast: bool,
+    /// Bytes to receive, at most: 10m.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    max_size: Option<u64>,
+    /// Refused: an HTTP proxy makes tunnels for TCP alone.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<Proxy>,
 }
 
 pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, Problem> {
+    if options.proxy.is_some() {
+        let what = "datagrams go through no proxy: CONNECT makes a tunnel for TCP (RFC 9110, section 9.3.6)";
+        return Err(Problem::mistake(what, "vnet udp without --proxy, or vnet tcp with it"));
+    }
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::InvalidInput => {
             Problem::mistake(error.to_string(), "HOST:PORT, such as 127.0.0.1:7007")
@@ -49,7 +61,10 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
         let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         (builder.bind(own).await.map_err(failed)?, Some(to))
     };
+    // Many may answer what went to many; what went to one is answered by that one.
+    let only = peer.filter(|to: &SocketAddr| !options.broadcast && !to.ip().is_multicast());
     let (mut input, mut open, mut received) = (stdin(), true, 0_u64);
+    let mut bytes_received = 0_u64;
     let mut buffer = vec![0; CHUNK + 1];
     loop {
         let ends = !open && !options.listen;
@@ -63,6 +78,13 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
             }
             datagram = socket.recv_from(&mut buffer) => {
                 let datagram = datagram.map_err(failed)?;
+                if only.is_some_and(|to| to != datagram.from) {
+                    continue;
+                }
+                bytes_received += datagram.len as u64;
+                if let Some(limit) = options.max_size.filter(|limit| bytes_received > *limit) {
+                    return Err(Problem::failed(format!("more than {limit} bytes arrive"), "--max-size BYTES"));
+                }
                 peer = Some(if options.listen { datagram.from } else { peer.unwrap_or(datagram.from) });
                 received += 1;
                 let bytes = &buffer[..datagram.len];

@@ -21,10 +21,20 @@ pub struct Target(Form);
 enum Form {
     Text(String),
     Host(String, u16),
+    /// By far the most frequent, and the only one that costs no allocation.
+    Address(SocketAddr),
     Addresses(Vec<SocketAddr>),
 }
 
 impl Target {
+    /// The address, if it is one and no text nor list.
+    pub(crate) fn as_address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Form::Address(address) => Some(*address),
+            Form::Text(_) | Form::Host(..) | Form::Addresses(_) => None,
+        }
+    }
+
     /// The addresses behind it, in the order in which they should be tried: at least 1, at most
     /// [`MAX_ADDRESSES`], each once. Only a host name asks the network.
     ///
@@ -36,6 +46,7 @@ impl Target {
     /// Nothing is lost when the future is dropped.
     pub async fn resolve(&self, network: &dyn Network) -> io::Result<Vec<SocketAddr>> {
         let candidates = match &self.0 {
+            Form::Address(address) => return Ok(vec![*address]),
             Form::Addresses(addresses) => addresses.clone(),
             Form::Host(host, port) => lookup(network, host, *port).await?,
             Form::Text(text) => match text.parse() {
@@ -94,6 +105,7 @@ impl fmt::Display for Target {
             Form::Text(text) => write!(f, "{}", text.escape_debug()),
             Form::Host(host, port) if host.contains(':') => write!(f, "[{}]:{port}", host.escape_debug()),
             Form::Host(host, port) => write!(f, "{}:{port}", host.escape_debug()),
+            Form::Address(address) => write!(f, "{address}"),
             Form::Addresses(addresses) => match addresses.as_slice() {
                 [] => f.write_str("an empty list of addresses"),
                 [only] => write!(f, "{only}"),
@@ -129,7 +141,7 @@ impl From<&Target> for Target {
 
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
-        Self(Form::Addresses(vec![address]))
+        Self(Form::Address(address))
     }
 }
 

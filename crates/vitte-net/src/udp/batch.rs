@@ -114,8 +114,8 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// Waits for the next datagram from anybody, and takes those that are there behind it as well, up to 256 and as
-    /// many as there is room for. What was in `batch` before is gone. It returns how many there are now: at least one.
+    /// Waits for the next datagram from anybody, or from the peer that [`connect`](Self::connect) named, and takes those
+    /// that are there behind it as well, up to 256 and as many as there is room for. What was in `batch` before is gone. It returns how many there are now: at least one.
     ///
     /// # Errors
     /// What the system said, if there was no datagram before it. The socket can still be used.
@@ -131,7 +131,7 @@ impl UdpSocket {
     fn poll_batch(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         while batch.received.len() < batch.most.min(AT_ONCE) {
             let begin = batch.received.len() * batch.longest;
-            match self.socket.poll_recv(cx, &mut batch.buffer[begin..begin + batch.longest]) {
+            match self.poll_receive(cx, &mut batch.buffer[begin..begin + batch.longest], self.peer) {
                 Poll::Ready(Ok(received)) => batch.received.push(received),
                 Poll::Ready(Err(error)) if batch.is_empty() => return Poll::Ready(Err(error)),
                 Poll::Pending if batch.is_empty() => return Poll::Pending,

@@ -68,6 +68,34 @@ async fn a_connected_socket_hears_its_peer_only() {
     assert_eq!(&buf[..received.len], b"hello");
     one.send(b"back").await.unwrap();
     assert_eq!(two.recv_from(&mut buf).await.unwrap().from, to);
+    // Others can be sent to, and are not heard; another peer takes the place of the first.
+    one.send_to(b"you", stranger.local_addr().unwrap()).await.unwrap();
+    assert_eq!(stranger.recv_from(&mut buf).await.unwrap().from, to);
+    stranger.send_to(b"psst", to).await.unwrap();
+    two.send_to(b"again", to).await.unwrap();
+    let received = one.recv_from(&mut buf).await.unwrap();
+    assert_eq!(&buf[..received.len], b"again");
+    one.connect(stranger.local_addr().unwrap()).await.unwrap();
+    stranger.send_to(b"peer", to).await.unwrap();
+    let received = one.recv(&mut buf).await.unwrap();
+    assert_eq!(&buf[..received.len], b"peer");
+}
+
+/// A machine says at once that nobody listens there, and to a connected socket alone. Nothing depends on it.
+#[tokio::test]
+async fn a_peer_that_is_not_there_yet_is_heard_when_it_comes() {
+    let (mut one, two) = pair().await;
+    let at = two.local_addr().unwrap();
+    drop(two);
+    one.connect(at).await.unwrap();
+    for _ in 0..5 {
+        one.send(b"anybody?").await.unwrap();
+    }
+    let two = UdpSocket::bind(at).await.unwrap();
+    two.send_to(b"me", one.local_addr().unwrap()).await.unwrap();
+    assert_eq!(one.recv(&mut [0; 8]).await.unwrap().len, 2);
+    one.send(b"good").await.unwrap();
+    assert_eq!(two.recv_from(&mut [0; 8]).await.unwrap().len, 4);
 }
 
 #[tokio::test]
@@ -184,6 +212,7 @@ async fn all_senders_wait_while_the_socket_is_full_and_all_go_on() {
     let socket = Arc::new(UdpSocket {
         socket: Arc::clone(&full) as Arc<dyn Datagrams>,
         network: Arc::new(OsNetwork),
+        local: (Ipv4Addr::LOCALHOST, 1).into(),
         peer: None,
         readers: Waiters::default(),
         writers: Waiters::default(),
