@@ -10,6 +10,7 @@ mod hostile;
 mod nginx;
 mod secure;
 mod simulated;
+mod smuggling;
 mod third;
 mod vectors;
 

@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Lease;
-use crate::http::alarm::Alarm;
+use crate::http::alarm::{Alarm, Pace};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
+use crate::http::guard::Limits;
 
 /// How long one waits for the other side.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +119,7 @@ pub(in crate::http) struct Received {
     left: Option<u64>,
     patience: Option<Patience>,
     alarm: Alarm,
+    pace: Pace,
     lease: Option<Lease>,
     over: bool,
 }
@@ -133,8 +135,15 @@ impl Received {
         let no_body = *method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
         let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| !no_body);
         let left = length.and_then(|length| length.to_str().ok()).and_then(|text| text.parse().ok());
-        let mut body =
-            Self { left, patience: Some(*patience), alarm: Alarm::default(), lease, over: false, incoming };
+        let mut body = Self {
+            incoming,
+            left,
+            patience: Some(*patience),
+            alarm: Alarm::default(),
+            pace: Pace::new(0),
+            lease,
+            over: false,
+        };
         if no_body || (body.incoming.is_empty() && body.left.is_none_or(|left| left == 0)) {
             body.finish();
         }
@@ -142,10 +151,12 @@ impl Received {
     }
 
     /// The body of a request. The guard keeps its time in HTTP/1, this does in the others.
-    pub(in crate::http) fn request(incoming: Body, version: Version, idle: Duration) -> Self {
+    pub(in crate::http) fn request(incoming: Body, version: Version, limits: &Limits) -> Self {
         let timed = version > Version::HTTP_11;
+        let idle = limits.body_time;
         let patience = timed.then_some(Patience { head: idle, idle, total: None });
-        Self { incoming, left: None, patience, alarm: Alarm::default(), lease: None, over: false }
+        let pace = Pace::new(limits.body_rate);
+        Self { incoming, left: None, patience, alarm: Alarm::default(), pace, lease: None, over: false }
     }
 
     fn finish(&mut self) {
@@ -181,7 +192,7 @@ impl http_body::Body for Received {
         let outcome = match (polled, &this.patience) {
             (Poll::Pending, None) => return Poll::Pending,
             (Poll::Pending, Some(patience)) => {
-                let idle = this.alarm.since() + patience.idle;
+                let idle = this.alarm.since() + this.pace.patience(patience.idle);
                 let (deadline, after) = match patience.total {
                     Some((total, after)) if total < idle => (total, after),
                     _ => (idle, patience.idle),
@@ -190,10 +201,11 @@ impl http_body::Body for Received {
                 Err(HttpError::new(Stage::Body, HttpErrorKind::TimedOut { what: "the next piece", after }))
             }
             (Poll::Ready(Some(Ok(frame))), patience) => {
-                this.alarm.calm();
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                this.pace.came(this.alarm.calm(), len);
                 // A peer that always has a little more comes to its end, too.
                 let late = patience.and_then(|patience| patience.total.filter(|_| patience.is_over()));
-                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let len = len as u64;
                 match (late, &mut this.left) {
                     (Some((_, after)), _) => {
                         let kind = HttpErrorKind::TimedOut { what: "the whole body", after };

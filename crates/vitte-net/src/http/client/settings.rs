@@ -125,6 +125,7 @@ impl Settings {
             head_time: self.head_timeout,
             idle_time: self.pool_idle_time,
             body_time: self.idle_timeout,
+            body_rate: 0,
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::io::poll_read_buf;
 use self::chunked::Chunked;
 use self::head::Scan;
 pub(super) use self::line::{Expected, Line};
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Pace};
 use crate::network::{BoxStream, ByteStream};
 
 /// Bytes of trailers, at most: 8 KiB.
@@ -85,6 +85,8 @@ pub(super) struct Limits {
     pub(super) idle_time: Duration,
     /// Between pieces of a body, and for the peer to take bytes.
     pub(super) body_time: Duration,
+    /// Bytes of a request's body a second, at least, after the first `body_time`; 0 is no minimum.
+    pub(super) body_rate: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub(super) struct Guard {
     /// When the head began to come, or the connection.
     head_since: Option<Instant>,
     read_alarm: Alarm,
+    /// Of the body that comes.
+    pace: Pace,
     write_alarm: Alarm,
     lingered: usize,
     finished: bool,
@@ -170,6 +174,7 @@ impl Guard {
             interim: 0,
             head_since: None,
             read_alarm: Alarm::default(),
+            pace: Pace::new(limits.body_rate),
             write_alarm: Alarm::default(),
             lingered: 0,
             finished: false,
@@ -257,6 +262,7 @@ impl Guard {
             return Ok(State::Undecided);
         }
         drop(line);
+        self.pace = Pace::new(self.limits.body_rate);
         Ok(self.body(head.framing))
     }
 
@@ -346,6 +352,7 @@ impl Guard {
             let used = self.state.track(&self.buffer[..here]).inspect_err(|_| self.state = State::Dead)?;
             buf.put_slice(&self.buffer[..used.bytes]);
             self.buffer.advance(used.bytes);
+            self.pace.came(None, used.bytes);
             return Poll::Ready(self.progress(used.ended, !self.buffer.is_empty()));
         }
         let before = buf.filled().len();
@@ -363,7 +370,7 @@ impl Guard {
         };
         if polled.is_pending() {
             if self.role == Role::Server {
-                ready!(self.read_alarm.poll_for(cx, self.limits.body_time));
+                ready!(self.read_alarm.poll_for(cx, self.pace.patience(self.limits.body_time)));
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     Broken("a body that took too long"),
@@ -372,8 +379,8 @@ impl Guard {
             return Poll::Pending;
         }
         ready!(polled)?;
-        self.read_alarm.calm();
         let came = buf.filled().len() - before;
+        self.pace.came(self.read_alarm.calm(), came);
         if came == 0 {
             // hyper knows whether that is too early.
             return Poll::Ready(Ok(()));

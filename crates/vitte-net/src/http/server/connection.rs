@@ -215,7 +215,7 @@ impl Connection {
         let body = if incoming.is_empty() {
             incoming
         } else {
-            let received = Received::request(incoming, head.version, self.settings.limits.body_time);
+            let received = Received::request(incoming, head.version, &self.settings.limits);
             Body::boxed(Bounded { received, left: limit, limit })
         };
         Request {

@@ -57,6 +57,7 @@ pub struct ServerBuilder {
     header_timeout: Duration,
     idle_timeout: Duration,
     body_timeout: Duration,
+    min_body_rate: u64,
     max_head: usize,
     max_body: u64,
     max_connections: usize,
@@ -74,6 +75,7 @@ impl Default for ServerBuilder {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            min_body_rate: 256,
             max_head: 16 * 1024,
             max_body: 64 << 20,
             max_connections: 4096,
@@ -120,6 +122,15 @@ impl ServerBuilder {
     /// 30 seconds.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
+        self
+    }
+
+    /// Bytes a second in which the body of a request must come at least, beyond a first
+    /// [`body_timeout`](Self::body_timeout) that every client is granted. Only the time counts that passes
+    /// from when the server asks for a piece until it has one. A client that drips is told 408, or its stream is reset. 0 is no
+    /// minimum, as endless bodies with pauses need it. Default: 256.
+    pub fn min_body_rate(mut self, bytes: u64) -> Self {
+        self.min_body_rate = bytes;
         self
     }
 
@@ -197,6 +208,7 @@ impl ServerBuilder {
                 head_time: self.header_timeout,
                 idle_time: self.idle_timeout,
                 body_time: self.body_timeout,
+                body_rate: self.min_body_rate,
             },
             max_body: self.max_body,
             max_connections: self.max_connections,
