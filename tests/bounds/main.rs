@@ -6,8 +6,12 @@
 #[path = "../hostile/peer.rs"]
 mod peer;
 
+mod cycles;
 mod initials;
+mod lies;
 mod strangers;
+mod streams;
+mod unread;
 
 use std::alloc::System;
 use std::future::Future;

@@ -1,7 +1,9 @@
 //! A victim, its honest peers, and a peer that authenticates properly and then speaks frames of its own.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -156,6 +158,25 @@ impl Raw {
         for run in bytes.chunks(8 << 10) {
             self.link.writer.write(Lane::CONTROL, run)?;
             poll_fn(|cx| self.link.writer.poll_flush(cx)).await?;
+        }
+        Ok(())
+    }
+
+    /// Says bytes, and hears what there is meanwhile, so that neither side waits for the other.
+    pub(crate) async fn converse(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        for run in bytes.chunks(8 << 10) {
+            self.link.writer.write(Lane::CONTROL, run)?;
+            poll_fn(|cx| {
+                loop {
+                    let heard = &mut self.heard;
+                    let mut hear = |lane, run: &[u8]| heard.push((lane, run.to_vec()));
+                    match pin!(self.link.reader.read(&mut hear)).poll(cx) {
+                        Poll::Ready(read) => read?,
+                        Poll::Pending => return self.link.writer.poll_flush(cx),
+                    }
+                }
+            })
+            .await?;
         }
         Ok(())
     }

@@ -398,6 +398,10 @@ impl Shared {
             self.observer.opened(&me, stream, info);
         }
         for event in effects.events {
+            if matches!(event, PeerEvent::Lost(..)) {
+                // It ends the links, and has no other alarm any more.
+                self.driver.notify_one();
+            }
             self.observer.event(&me, event);
         }
     }

@@ -291,7 +291,9 @@ async fn link(
     seat: Seat,
     dialled: bool,
 ) -> Result<Link, LinkError> {
+    let attempt = seat.attempt();
     let connection = connecting.await.map_err(|error| failure::lost(&error))?;
+    attempt.succeed();
     // rustls has made sure of the protocol: over QUIC it insists on an ALPN that suits both.
     let Some(peer) = connection.peer_identity().and_then(peer_of_quic) else {
         connection.close(CLOSE_NO_IDENTITY, b"no Ed25519 key");

@@ -13,9 +13,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+use tokio::time::{Sleep, sleep};
 
 /// Something that runs until it is over.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -25,6 +26,10 @@ const ROUNDS: usize = 16;
 /// Where quinn's driver sits, and where the reader.
 const DRIVER: usize = 0;
 const READER: usize = 1;
+/// How long quinn drives a connection whose handshake has failed: for the last packets of both sides (RFC 9000, section
+/// 10.2). By itself it would need its idle timeout for one that the same first packet opens and closes, since
+/// quinn-proto 0.11 sets no other timer then.
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,21 +96,36 @@ struct State {
     polling: bool,
     task: Option<Waker>,
     arrival: Option<Work>,
+    /// The driver has [`LINGER`] left.
+    failed: bool,
     over: bool,
 }
 
 impl Seat {
     fn begin(driver: Option<Work>) -> Self {
-        let state = State { ready: [true, false], polling: false, task: None, arrival: None, over: false };
+        let state = State {
+            ready: [true, false],
+            polling: false,
+            task: None,
+            arrival: None,
+            failed: false,
+            over: false,
+        };
         let bench = Arc::new(Bench(Mutex::new(state)));
         let waker = |half| Waker::from(Arc::new(Half { bench: Arc::clone(&bench), half }));
         let task = Task {
             halves: [driver, None],
             wakers: [waker(DRIVER), waker(READER)],
+            linger: None,
             bench: Arc::clone(&bench),
         };
         tokio::spawn(task);
         Self(bench)
+    }
+
+    /// Begins a handshake: if the attempt is dropped before it has succeeded, the connection is gone soon.
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt { seat: self.clone(), succeeded: false }
     }
 
     /// Runs what reads the link in the task of the link, or in one of its own if that is over.
@@ -124,6 +144,28 @@ impl Seat {
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seat")
+    }
+}
+
+/// A handshake that goes on.
+pub(super) struct Attempt {
+    seat: Seat,
+    succeeded: bool,
+}
+
+impl Attempt {
+    pub(super) fn succeed(mut self) {
+        self.succeeded = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.succeeded {
+            let mut state = lock(&self.seat.0.0);
+            state.failed = true;
+            state.wake(DRIVER);
+        }
     }
 }
 
@@ -156,6 +198,8 @@ impl Wake for Half {
 struct Task {
     halves: [Option<Work>; 2],
     wakers: [Waker; 2],
+    /// Runs once the handshake has failed.
+    linger: Option<Pin<Box<Sleep>>>,
     bench: Arc<Bench>,
 }
 
@@ -163,7 +207,13 @@ impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { halves, wakers, bench } = &mut *self;
+        let Self { halves, wakers, linger, bench } = &mut *self;
+        if lock(&bench.0).failed {
+            let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+            if Future::poll(linger.as_mut(), cx).is_ready() {
+                halves[DRIVER] = None;
+            }
+        }
         for _ in 0..ROUNDS {
             let ready = {
                 let mut state = lock(&bench.0);

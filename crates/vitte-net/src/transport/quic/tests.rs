@@ -505,6 +505,43 @@ async fn under_load_an_address_proves_itself() {
     assert_eq!(listener.in_flight.load(Ordering::Relaxed), RETRY_ABOVE);
 }
 
+/// Waits until nothing is left of any connection: earlier than quinn alone would see to it.
+async fn all_are_gone(endpoint: &Endpoint) {
+    let start = tokio::time::Instant::now();
+    while endpoint.open_connections() > 0 {
+        assert!(start.elapsed() < 4 * seat::LINGER, "{} connections are left", endpoint.open_connections());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Its first packet closes what it opens: quinn sets no timer for its end.
+#[tokio::test]
+async fn a_connection_that_is_closed_as_it_begins_is_gone_soon() {
+    let (a, b) = (node(1, os()), node(2, os()));
+    let listener = b.endpoints.listen(LOCAL).await.unwrap();
+    let (endpoint, connecting, _seat) =
+        a.endpoints.connect(listener.local_addr().unwrap(), "peer").await.unwrap();
+    // Before its driver has run once.
+    drop(connecting);
+    let error = listener.accept().await.unwrap().handshake(LIMIT).await.unwrap_err();
+    assert!(matches!(error, LinkError::Closed | LinkError::Protocol { .. }), "{error:?}");
+    all_are_gone(&listener.endpoint).await;
+    all_are_gone(&endpoint).await;
+}
+
+/// It says nothing more behind its first packet, and this side gives it up.
+#[tokio::test]
+async fn a_handshake_that_took_too_long_is_gone_soon() {
+    let (a, b) = (node(1, os()), node(2, os()));
+    let listener = b.endpoints.listen(LOCAL).await.unwrap();
+    let (_, _connecting, seat) = a.endpoints.connect(listener.local_addr().unwrap(), "peer").await.unwrap();
+    let incoming = listener.accept().await.unwrap();
+    drop(seat);
+    let error = incoming.handshake(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, LinkError::HandshakeTimeout), "{error:?}");
+    all_are_gone(&listener.endpoint).await;
+}
+
 #[tokio::test]
 async fn a_listener_everywhere_dials_too_and_its_links_outlive_it() {
     let (a, b) = (node(1, os()), node(2, os()));

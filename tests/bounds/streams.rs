@@ -1,0 +1,221 @@
+//! A peer that opens streams and gives them up, a million of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vitte_net::{Address, CloseCode, Config, MeshEvent, StreamCode};
+use vitte_net_proto::frame::{Decoded, Frame, Open, StreamKind, read_frame};
+use vitte_net_proto::{DeliveryClass, Lane, Priority, StreamId};
+
+use crate::peer::{HONEST, HOSTILE, Raw, VICTIM, echo, id, mesh, transports, until};
+use crate::{Times, alone, form, growth, mib, report};
+
+/// What all of it may cost, the flooder in the same process included.
+const MOST: usize = 32 << 20;
+/// Streams that the victim grants at first: the default.
+const GRANTED: u64 = 1024;
+
+/// A stream of the flooder, which is opened and given up in both directions.
+fn open_and_reset(count: u64, out: &mut Vec<u8>) {
+    let stream = StreamId(count * 2 + u64::from(id(HOSTILE) > id(VICTIM)));
+    let open = Open {
+        kind: StreamKind::Call,
+        priority: Priority::Normal,
+        class: DeliveryClass::Reliable,
+        deadline_micros: None,
+        schema_out: 0,
+        schema_in: 0,
+        name: "echo/v1",
+    };
+    let code = StreamCode::DROPPED;
+    Frame::Open { stream, open }.put(out);
+    Frame::Reset { stream, code, reason: "" }.put(out);
+    Frame::Stop { stream, code, taken: 0, reason: "" }.put(out);
+}
+
+/// What the victim has said on each lane, frame by frame.
+#[derive(Default)]
+struct Ears {
+    torn: Vec<Vec<u8>>,
+}
+
+impl Ears {
+    fn frames(&mut self, raw: &mut Raw, mut each: impl FnMut(Frame<'_>)) {
+        self.torn.resize(Lane::COUNT.into(), Vec::new());
+        for (lane, torn) in (0..).zip(&mut self.torn) {
+            torn.extend(raw.take(Lane(lane)));
+            let mut at = 0;
+            while let Ok(Decoded::Frame(frame, len)) = read_frame(&torn[at..]) {
+                each(frame);
+                at += len;
+            }
+            torn.drain(..at);
+        }
+    }
+}
+
+/// What a flooder came to.
+#[derive(Debug, Default)]
+struct Flood {
+    opened: u64,
+    links: u64,
+    /// How many of them the victim cut.
+    cut: u64,
+}
+
+/// Opens without asking, and comes again as another life whenever it is cut for that.
+async fn blind(address: &Address, total: u64) -> Flood {
+    let dialler = transports(HOSTILE);
+    let mut flood = Flood::default();
+    while flood.opened < total {
+        flood.links += 1;
+        let life = (flood.links % 255).to_le_bytes()[0];
+        let mut raw = Raw::greeted(&dialler, address, life).await;
+        let mut count = 0;
+        while flood.opened < total {
+            let mut out = Vec::new();
+            for _ in 0..64 {
+                open_and_reset(count, &mut out);
+                (count, flood.opened) = (count + 1, flood.opened + 1);
+            }
+            if raw.say_bytes(&out).await.is_err() {
+                break;
+            }
+        }
+        if flood.opened < total {
+            let told = raw.last_word().await;
+            assert_eq!(told.map(|(code, _)| code), Some(CloseCode::STREAM_LIMIT));
+            flood.cut += 1;
+        }
+    }
+    flood
+}
+
+/// Opens as fast as it is allowed to, and settles each stream as a session would.
+async fn allowed(address: &Address, total: u64) -> Flood {
+    let mut raw = Raw::greeted(&transports(HOSTILE), address, 1).await;
+    let (mut ears, mut granted, mut opened) = (Ears::default(), GRANTED, 0);
+    while opened < total {
+        let mut out = Vec::new();
+        ears.frames(&mut raw, |frame| match frame {
+            Frame::Stop { stream, .. } => Frame::Retire { stream }.put(&mut out),
+            Frame::Reset { stream, code, .. } => {
+                Frame::Stop { stream, code, taken: 0, reason: "" }.put(&mut out);
+            }
+            Frame::Ping { token } => Frame::Pong { token }.put(&mut out),
+            Frame::MaxStreams { count } => granted = granted.max(count),
+            _ => {}
+        });
+        while opened < granted.min(total) && out.len() < 8 << 10 {
+            open_and_reset(opened, &mut out);
+            opened += 1;
+        }
+        if out.is_empty() {
+            raw.listen().await.expect("the link lives");
+        } else {
+            raw.converse(&out).await.expect("the link lives");
+        }
+    }
+    Flood { opened, links: 1, cut: 0 }
+}
+
+/// Lets one flood a node, on threads of its own, while an honest peer calls it.
+fn under<F: Future<Output = Flood>>(
+    what: &str,
+    scheme: &'static str,
+    config: Config,
+    total: u64,
+    flooder: impl FnOnce(Address, u64) -> F + Send + 'static,
+) {
+    alone(async |_| {
+        let victim = mesh(VICTIM, &[scheme], config).await;
+        let mut events = victim.events();
+        let address = victim.addresses().remove(0);
+        let mesh = mesh(HONEST, &[], Config::wan()).await;
+        let honest = mesh.connect(&address).await.expect("an honest peer");
+        let (mut idle, mut busy) = (Times::default(), Times::default());
+        for _ in 0..form(200, 2_000) {
+            idle.measure(echo(&honest)).await;
+        }
+        let start = Instant::now();
+        let over = Arc::new(AtomicBool::new(false));
+        let (flood, grown) = growth(async {
+            let thread = {
+                let over = over.clone();
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let flood = runtime.expect("a runtime starts").block_on(flooder(address, total));
+                    over.store(true, Ordering::Release);
+                    flood
+                })
+            };
+            while !over.load(Ordering::Acquire) {
+                busy.measure(echo(&honest)).await;
+            }
+            thread.join().expect("the flooder has not failed")
+        })
+        .await;
+        let took = start.elapsed();
+        let (before, meanwhile) = (idle.percentile(99), busy.percentile(99));
+        report(
+            "streams",
+            &format!(
+                "{scheme}, {what}: {} opened and given up in {took:?}, {} links, {} cut; {:.1} MiB; p99 of a call of \
+                 another peer {before:?} before, {meanwhile:?} meanwhile",
+                flood.opened,
+                flood.links,
+                flood.cut,
+                mib(grown),
+            ),
+        );
+        assert!(grown < MOST, "{grown} bytes");
+        // It was slowed down, or cut with a code: somebody was told.
+        let told = until(&mut events, |event| match event {
+            MeshEvent::Throttled { peer } if peer == id(HOSTILE) => Some(None),
+            MeshEvent::Violation { peer, code, ours: false, .. } if peer == id(HOSTILE) => Some(Some(code)),
+            _ => None,
+        });
+        assert!(matches!(told.await, None | Some(CloseCode::STREAM_LIMIT)));
+        echo(&honest).await;
+        victim.drain(Duration::ZERO, Duration::from_secs(1)).await;
+    });
+}
+
+/// It is throttled: after the burst it gets a place for each that comes back.
+fn throttled(scheme: &'static str) {
+    let start = Instant::now();
+    // Ten times the default, so that a million take less than two minutes.
+    let rate = 10_000;
+    let total = form(5_000, 1_000_000);
+    let config = Config::wan().abandoned_per_second(rate);
+    under("waiting", scheme, config, total, async |address, total| allowed(&address, total).await);
+    // Some of them it has opened in advance.
+    let least = Duration::from_secs(1) * u32::try_from(total - 3 * GRANTED).expect("a count") / rate;
+    assert!(start.elapsed() >= least, "{:?} for {total}", start.elapsed());
+}
+
+/// It is cut, again and again.
+fn cut(scheme: &'static str) {
+    let total = form(20_000, 1_000_000);
+    under("blind", scheme, Config::wan(), total, async |address, total| blind(&address, total).await);
+}
+
+macro_rules! streams {
+    ($($name:ident: $case:ident, $scheme:literal;)+) => {
+        $(#[test]
+        fn $name() {
+            $case($scheme);
+        })+
+    };
+}
+
+streams! {
+    a_million_streams_one_by_one_are_throttled_quic: throttled, "quic";
+    a_million_streams_one_by_one_are_throttled_tls: throttled, "tls";
+    a_million_streams_one_by_one_are_throttled_ws: throttled, "ws";
+    a_million_streams_at_once_are_cut_quic: cut, "quic";
+    a_million_streams_at_once_are_cut_tls: cut, "tls";
+    a_million_streams_at_once_are_cut_ws: cut, "ws";
+}
