@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -25,12 +25,17 @@ use crate::{alone, form, growth, mib, report};
 const POOL: usize = 2_000;
 /// Datagrams of one address in a row.
 const BURST: usize = 8;
+/// Datagrams that are kept of those that are sent.
+const FIRST: usize = 256;
 
-/// The operating system's network, which counts the bytes of datagrams.
+/// The operating system's network, which counts datagrams and their bytes, and keeps the first that are sent.
 #[derive(Debug, Default)]
-struct Counting {
+pub(super) struct Counting {
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    /// Datagrams that came in, and that went out.
+    pub(super) datagrams: (Arc<AtomicU64>, Arc<AtomicU64>),
+    pub(super) first: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +43,8 @@ struct CountingSocket {
     inner: Arc<dyn Datagrams>,
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    datagrams: (Arc<AtomicU64>, Arc<AtomicU64>),
+    first: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Network for Counting {
@@ -64,8 +71,13 @@ impl Network for Counting {
     ) -> BoxFuture<'a, io::Result<Arc<dyn Datagrams>>> {
         Box::pin(async move {
             let inner = OsNetwork::new().bind_udp(at, options).await?;
-            let (received, sent) = (self.received.clone(), self.sent.clone());
-            Ok(Arc::new(CountingSocket { inner, received, sent }) as Arc<dyn Datagrams>)
+            Ok(Arc::new(CountingSocket {
+                inner,
+                received: self.received.clone(),
+                sent: self.sent.clone(),
+                datagrams: self.datagrams.clone(),
+                first: self.first.clone(),
+            }) as Arc<dyn Datagrams>)
         })
     }
 
@@ -87,6 +99,7 @@ impl Datagrams for CountingSocket {
         let received = self.inner.poll_recv(cx, buf);
         if let Poll::Ready(Ok(Received { len, .. })) = &received {
             self.received.fetch_add(*len as u64, Ordering::Relaxed);
+            self.datagrams.0.fetch_add(1, Ordering::Relaxed);
         }
         received
     }
@@ -94,6 +107,11 @@ impl Datagrams for CountingSocket {
     fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         self.inner.try_send(datagram, to)?;
         self.sent.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+        self.datagrams.1.fetch_add(1, Ordering::Relaxed);
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.len() < FIRST {
+            first.push(datagram.to_vec());
+        }
         Ok(())
     }
 
@@ -151,7 +169,7 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// First packets as a QUIC client makes them.
-fn initials(count: usize, to: SocketAddr) -> Vec<Vec<u8>> {
+pub(super) fn initials(count: usize, to: SocketAddr) -> Vec<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -9,6 +9,7 @@ mod peer;
 mod cycles;
 mod initials;
 mod lies;
+mod mutants;
 mod strangers;
 mod streams;
 mod unread;

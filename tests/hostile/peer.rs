@@ -111,20 +111,25 @@ impl Raw {
     }
 
     pub(crate) async fn greet(&mut self, hello: &Hello) {
+        self.try_greet(hello).await.expect("the victim listens").expect("it lets this peer in");
+    }
+
+    /// Says hello; the inner error is the code of the victim's refusal.
+    pub(crate) async fn try_greet(&mut self, hello: &Hello) -> Result<Result<(), CloseCode>, LinkError> {
         let mut out = Vec::new();
         let mut handshake = Handshake::new(hello, &mut out);
         loop {
-            self.say_bytes(&std::mem::take(&mut out)).await.expect("the victim listens");
+            self.say_bytes(&std::mem::take(&mut out)).await?;
             let run: Vec<u8> = self.take(Lane::CONTROL);
             match handshake.handle(&run).expect("the victim keeps the rules") {
-                Step::NeedBytes => self.listen().await.expect("the victim answers"),
+                Step::NeedBytes => self.listen().await?,
                 Step::Hello(_) => handshake.welcome([0; 32], &mut out),
                 Step::Welcome { rest, .. } => {
-                    self.say_bytes(&std::mem::take(&mut out)).await.expect("the victim listens");
+                    self.say_bytes(&std::mem::take(&mut out)).await?;
                     self.heard.insert(0, (Lane::CONTROL, rest));
-                    return;
+                    return Ok(Ok(()));
                 }
-                Step::Refused { code, reason } => panic!("refused: {code}: {reason}"),
+                Step::Refused { code, .. } => return Ok(Err(code)),
             }
         }
     }
