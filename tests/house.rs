@@ -114,4 +114,5 @@ fn links_lead_somewhere() {
 #[test]
 fn every_requirement_has_a_test() {
     hold("every MUST of docs/WIRE.md has a number and a test", requirements::tested(&house()));
+    hold("every limit of docs/LIMITS.md has a test that is there", requirements::reached(&house()));
 }

@@ -1,13 +1,16 @@
 //! Strangers that never authenticate: garbage, torn records, requests without an end.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use vitte_net::network::{Network, OsNetwork, TcpOptions};
-use vitte_net::{Config, MeshEvent};
+use vitte_net::{CloseCode, Config, MeshEvent};
+use vitte_net_proto::Lane;
 
-use crate::peer::{HONEST, SOON, VICTIM, echo, mesh, until};
+use crate::peer::{ALL, HONEST, HOSTILE, Raw, SOON, VICTIM, echo, hello, mesh, transports, until};
 
 /// Bytes of no protocol, the same in every run.
 fn noise(len: usize, mut state: u64) -> Vec<u8> {
@@ -93,6 +96,45 @@ fn strangers_are_turned_away_with_a_reason() {
                 echo(&honest).await;
             }
         }
+    });
+}
+
+/// It is told why, and stays on the line.
+#[test]
+fn a_refused_link_is_cut_although_its_peer_stays() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime starts").block_on(async {
+        for scheme in ALL {
+            let victim = mesh(VICTIM, &[scheme], Config::wan()).await;
+            let link = transports(9).dial(&victim.addresses()[0], None).await.expect("any key has a link");
+            let mut stranger = Raw::new(link);
+            let start = Instant::now();
+            let refused = stranger.try_greet(&hello(1)).await.expect("it is told");
+            assert_eq!(refused, Err(CloseCode::NOT_TRUSTED), "{scheme}");
+            stranger.last_word().await;
+            // Long before the time for a handshake is over.
+            assert!(start.elapsed() < Duration::from_secs(5), "{scheme}: {:?}", start.elapsed());
+        }
+    });
+}
+
+/// Lanes may overtake the one with the handshake, and are not read without end for that.
+#[test]
+fn bytes_of_other_lanes_before_the_welcome_have_a_bound() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime starts").block_on(async {
+        let victim = mesh(VICTIM, &["quic"], Config::wan()).await;
+        let link = transports(HOSTILE).dial(&victim.addresses()[0], None).await.expect("a link");
+        let mut hostile = Raw::new(link);
+        for _ in 0..300 {
+            // It is cut before the last of them.
+            let written = hostile.link.writer.write(Lane(3), &[0; 1024]);
+            if written.is_err() || poll_fn(|cx| hostile.link.writer.poll_flush(cx)).await.is_err() {
+                break;
+            }
+        }
+        let reason = String::from("too many bytes before the welcome");
+        assert_eq!(hostile.last_word().await, Some((CloseCode::FLOW_CONTROL, reason)));
     });
 }
 

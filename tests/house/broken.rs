@@ -406,3 +406,20 @@ fn a_requirement_without_a_number_or_a_test_is_seen() {
     }
     assert_eq!(check("Nothing."), ["docs/WIRE.md:0"]);
 }
+
+#[test]
+fn a_limit_without_a_test_is_seen() {
+    let tests = "#[test] fn one() {} fn three() {} mount! { four: \"x\"; five, six { seven } }";
+    let check = |page: &str| {
+        places(requirements::reached(&Tree::of(&[("docs/LIMITS.md", page), ("tests/a.rs", tests)])))
+    };
+    let good = "| limit | test |\n|---|---|\n| a | `one`, `four` |\n| b | by `five` |\n\n| c |  |\n";
+    assert_eq!(check(good), Vec::<String>::new());
+    for (bad, line) in
+        [("| c |  |", 3), ("| c | suite |", 3), ("| c | `one`, `three` |", 3), ("| c | `seven` |", 3)]
+    {
+        let page = format!("| limit | test |\n|---|---|\n{bad}\n");
+        assert_eq!(check(&page), [format!("docs/LIMITS.md:{line}")], "{bad}");
+    }
+    assert_eq!(check("| limit | range |\n"), ["docs/LIMITS.md:0", "docs/LIMITS.md:1"]);
+}

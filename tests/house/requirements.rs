@@ -1,4 +1,4 @@
-//! The requirements of docs/WIRE.md: each has one number and a test that is there.
+//! The requirements of docs/WIRE.md: each has one number and a test that is there. So has each limit of docs/LIMITS.md.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use super::source::Source;
 use super::tree::{Tree, Violation};
 
 const PAGE: &str = "docs/WIRE.md";
+const LIMITS: &str = "docs/LIMITS.md";
 
 /// Every MUST has a number, every number one row in the table, every row tests that exist.
 pub(crate) fn tested(tree: &Tree) -> Vec<Violation> {
@@ -55,4 +56,43 @@ fn row_of(line: &str) -> Option<[&str; 3]> {
 
 fn musts(text: &str) -> usize {
     text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| *word == "MUST").count()
+}
+
+/// Every row of a table whose last column is the test names tests that exist.
+pub(crate) fn reached(tree: &Tree) -> Vec<Violation> {
+    let Some(text) = tree.texts.get(LIMITS) else { return Vec::new() };
+    let tests: BTreeSet<&str> = tree
+        .sources
+        .iter()
+        .flat_map(|source| source.test_names().into_iter().chain(source.mounted()))
+        .collect();
+    let mut found = Vec::new();
+    let mut add = |line: usize, what: String| found.push(Violation { path: LIMITS.to_owned(), line, what });
+    let (mut in_table, mut rows) = (false, 0);
+    for (line, text) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+        let Some(row) = text.strip_prefix('|') else {
+            in_table = false;
+            continue;
+        };
+        let cells: Vec<&str> = row.trim_end_matches('|').split(" | ").map(str::trim).collect();
+        let last = cells.last().copied().unwrap_or_default();
+        if last == "test" {
+            in_table = true;
+        } else if cells[0] == "limit" {
+            add(line, "a table of limits without a column for the test".to_owned());
+        } else if in_table && !row.starts_with("---") {
+            rows += 1;
+            let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+            if names.is_empty() {
+                add(line, format!("no test reaches the limit: {}", cells[0]));
+            }
+            for name in names.into_iter().filter(|name| !tests.contains(name)) {
+                add(line, format!("the test `{name}` does not exist"));
+            }
+        }
+    }
+    if rows == 0 {
+        add(0, "there is no limit in it".to_owned());
+    }
+    found
 }

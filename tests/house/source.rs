@@ -113,6 +113,24 @@ impl Source {
         behind_attributes.chain(cases).collect()
     }
 
+    /// Names that stand alone in macro calls of tests: what such a macro makes tests of.
+    pub(crate) fn mounted(&self) -> Vec<&str> {
+        let calls = self.macro_calls().filter(|_| self.path.starts_with("tests/"));
+        let mut names = Vec::new();
+        for call in calls {
+            let mut depth = 0;
+            for (token, _) in call.body {
+                match token {
+                    Token::Open(_) => depth += 1,
+                    Token::Close(_) => depth -= 1,
+                    Token::Ident(name) if depth == 0 => names.push(name.as_str()),
+                    Token::Ident(_) | Token::Punct(..) | Token::Literal(_) => {}
+                }
+            }
+        }
+        names
+    }
+
     /// Every attribute, with the line where it begins: the tokens between its brackets. Doc comments are
     /// attributes too.
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (usize, &[(Token, usize)])> {

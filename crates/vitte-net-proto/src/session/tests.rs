@@ -481,6 +481,45 @@ fn a_byte_stream_of_any_length_passes_a_small_window() {
     assert_eq!(pair.sides[1].session.take(stream, 1, pair.now), Taken::End);
 }
 
+/// Each stream would like to grow to the default of a mebibyte.
+#[test]
+fn windows_grow_no_further_than_all_of_them_may() {
+    let budget = 200_000;
+    let config = Config { window_budget: budget, ..Config::default() };
+    let mut pair = Pair::linked(&config, true);
+    let streams: Vec<StreamId> = (0..8)
+        .map(|number| {
+            open(&mut pair, 0, OpenInfo { kind: StreamKind::Bytes, ..channel(&number.to_string()) })
+        })
+        .collect();
+    for _ in 0..30 {
+        for &stream in &streams {
+            let part = Bytes::from(vec![7; 50_000]);
+            while pair.sides[0].session.send(stream, part.clone(), 0, None, true) == Err(SendError::Full) {
+                pair.settle();
+            }
+        }
+        assert!(pair.sides[1].session.window_used <= budget, "{}", pair.sides[1].session.window_used);
+    }
+    pair.settle();
+    assert!(pair.sides[1].session.window_used > budget / 2, "{}", pair.sides[1].session.window_used);
+    for &stream in &streams {
+        assert_eq!(pair.sides[1].taken[&stream].concat().len(), 1_500_000, "all of it passes");
+        pair.sides[0].session.finish(stream);
+    }
+    pair.settle();
+    for side in &mut pair.sides {
+        for &stream in &streams {
+            side.session.take(stream, 1, pair.now);
+            side.session.finish(stream);
+            side.session.stop(stream, StreamCode::DROPPED, "", pair.now);
+            side.session.release(stream, pair.now);
+        }
+    }
+    pair.settle();
+    assert_eq!(pair.sides[1].session.window_used, 0, "what ends gives its part back");
+}
+
 /// Bytes have no outcome: to give them up settles nothing.
 #[test]
 fn a_byte_stream_ends_with_bytes_in_its_queue() {

@@ -7,6 +7,7 @@ use vitte_net_proto::{Handshake, Hello, Lane, Limits, Proof, Step};
 
 use super::*;
 use crate::call::{CallError, NotSent};
+use crate::channel::OpenError;
 use crate::discovery::Fixed;
 use crate::identity::Identity;
 use crate::network::{
@@ -83,6 +84,62 @@ async fn one_place_for_handshakes_serves_many_listeners() {
         assert!(matches!(dialled, Ok(Ok(_))), "{address}: {dialled:?}");
         client.drain(Duration::from_secs(1), Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test]
+async fn no_more_addresses_of_a_peer_are_kept_than_allowed() {
+    let mesh = builder(1).config(Config::wan().addresses_max(2)).start().await.unwrap();
+    let addresses: Vec<Address> =
+        (1..=3).map(|port| format!("tls://127.0.0.1:{port}").parse().unwrap()).collect();
+    for address in addresses.iter().chain(&addresses) {
+        mesh.add_address(id(2), address.clone());
+    }
+    let Err(DialError::Failed(failures)) = mesh.peer(id(2)).await else { panic!("nobody is there") };
+    let mut dialled: Vec<_> = failures.into_iter().map(|(address, _)| address).collect();
+    dialled.sort_by_key(Address::port);
+    assert_eq!(dialled, addresses[..2]);
+}
+
+#[tokio::test]
+async fn who_reads_events_too_slowly_is_told_how_many_are_missing() {
+    let mesh = builder(1).config(Config::wan().events_max(4)).start().await.unwrap();
+    let mut events = mesh.events();
+    let told = |count: u64| (0..count).for_each(|count| mesh.inner.tell(MeshEvent::RejectedMore { count }));
+    told(4);
+    assert_eq!(events.next().await, Some(MeshEvent::RejectedMore { count: 0 }), "four of them wait");
+    told(10);
+    assert_eq!(events.next().await, Some(MeshEvent::Lagged { missed: 9 }));
+    for count in 6..10 {
+        assert_eq!(events.next().await, Some(MeshEvent::RejectedMore { count }));
+    }
+}
+
+#[tokio::test]
+async fn channels_that_nobody_accepts_are_refused_when_the_queue_is_full() {
+    let server = builder(1).listen("tls://127.0.0.1:0").config(Config::wan().accept_queue(1));
+    let server = server.start().await.unwrap();
+    let client = builder(2).start().await.unwrap();
+    let mut incoming = server.accept_raw("log").unwrap();
+    let peer = client.connect(&server.addresses()[0]).await.unwrap();
+    let _first = peer.raw_channel("log").open().await.unwrap();
+    assert!(matches!(peer.raw_channel("log").open().await, Err(OpenError::Busy)));
+    incoming.next().await.unwrap();
+    peer.raw_channel("log").open().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dial_of_one_address_ends_in_its_time() {
+    // It is there, and says nothing.
+    let silent =
+        OsNetwork::new().listen_tcp("127.0.0.1:0".parse().unwrap(), &TcpOptions::default()).await.unwrap();
+    let mesh = builder(1).config(Config::wan().dial_timeout(Duration::from_millis(50)));
+    let mesh = mesh.start().await.unwrap();
+    let address: Address = format!("tls://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let start = Instant::now();
+    assert!(matches!(mesh.connect(&address).await, Err(DialError::TimedOut)));
+    mesh.add_address(id(2), address);
+    assert!(matches!(mesh.peer(id(2)).await, Err(DialError::TimedOut)));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

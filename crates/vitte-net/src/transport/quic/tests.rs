@@ -505,6 +505,19 @@ async fn under_load_an_address_proves_itself() {
     assert_eq!(listener.in_flight.load(Ordering::Relaxed), RETRY_ABOVE);
 }
 
+#[tokio::test]
+async fn a_connection_that_is_silent_for_a_minute_is_given_up() {
+    let (a, b) = (node(1, os()), node(2, os()));
+    let (at_a, mut at_b) = meet(&a, &b).await;
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let error = at_b.reader.read(&mut |_, _| ()).await.unwrap_err();
+    assert!(matches!(&error, LinkError::Io(error) if error.kind() == io::ErrorKind::TimedOut), "{error:?}");
+    let after = start.elapsed();
+    assert!((Duration::from_secs(59)..Duration::from_secs(62)).contains(&after), "{after:?}");
+    drop(at_a);
+}
+
 /// Waits until nothing is left of any connection: earlier than quinn alone would see to it.
 async fn all_are_gone(endpoint: &Endpoint) {
     let start = tokio::time::Instant::now();
