@@ -70,6 +70,11 @@ pub(crate) fn mib(bytes: usize) -> f64 {
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
+    /// With room for so many, so that they do not count as growth.
+    pub(crate) fn with_room(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     pub(crate) async fn measure<T>(&mut self, work: impl Future<Output = T>) -> T {
         let start = Instant::now();
         let done = work.await;

@@ -112,7 +112,7 @@ impl Attacked {
     }
 
     /// It serves a good peer, and holds no more than before.
-    async fn is_unharmed(self, what: &str) {
+    async fn end_unharmed(self, what: &str) {
         serves(&self.address).await;
         let after = Held::settle(self.before, SOON).await;
         let counts = |held: Held| (held.tasks, held.descriptors);
@@ -185,16 +185,16 @@ fn mutated_datagrams_do_no_harm() {
         let others = move || arrived.load(Ordering::Relaxed).saturating_sub(good.load(Ordering::Relaxed));
         let before = others();
         let seen = move || others().saturating_sub(before);
-        let pelting = tokio::task::spawn_blocking(move || pelt(&real, at, seen, count));
+        let pelting = std::thread::spawn(move || pelt(&real, at, seen, count));
         while !pelting.is_finished() {
             echo(&peer).await;
         }
-        let sent = pelting.await.expect("the generator");
+        let sent = pelting.join().expect("the generator");
         report("mutants", &format!("{count} datagrams of {sent} arrived in {:?}", start.elapsed()));
         assert!(!peer.is_lost(), "the connection of the good peer lives");
         node.drain(Duration::ZERO, Duration::from_secs(1)).await;
         drop((peer, node));
-        attacked.is_unharmed("datagrams").await;
+        attacked.end_unharmed("datagrams").await;
     });
 }
 
@@ -364,7 +364,7 @@ fn mutated_frames(scheme: &'static str) {
         let said = tokio::spawn(async move { attack(&address, count).await }).await.expect("the attacker");
         report("mutants", &format!("{scheme}: {said:?} in {:?}", start.elapsed()));
         assert!(said.refused * 2 <= said.links, "{said:?}");
-        attacked.is_unharmed(scheme).await;
+        attacked.end_unharmed(scheme).await;
     });
 }
 
@@ -423,7 +423,7 @@ fn mutated_bytes(scheme: &'static str) {
             timeout(SOON, end).await.expect("the connection is gone");
         }
         report("mutants", &format!("{scheme}: {count} strangers in {:?}", start.elapsed()));
-        attacked.is_unharmed(scheme).await;
+        attacked.end_unharmed(scheme).await;
     });
 }
 
