@@ -69,28 +69,52 @@ pub(crate) fn a_caller_that_drains_gets_its_answer() -> Case {
 }
 
 pub(crate) fn a_node_that_drains_answers_its_callers_and_lets_nobody_in() -> Case {
-    let server = play(async |stage: Stage| {
-        slowly(&stage).notified().await;
-        stage.mesh.drain(Duration::from_secs(2), Duration::from_secs(3)).await;
-        std::future::pending::<()>().await;
-    });
-    let client = play(async |stage: Stage| {
-        let peer = meet(&stage).await;
-        let mut events = stage.mesh.events();
-        let late = async {
-            while !matches!(events.next().await, Some(MeshEvent::Draining { .. })) {}
-            assert_eq!(peer.call(Ask::Fail).await, Err(CallError::NotSent(NotSent::Draining)));
-            let other = (stage.another)(9, Trust::secret(secret())).await;
-            match other.connect(&stage.server).await {
-                Err(DialError::Failed(failures)) => {
-                    assert_eq!(failures[0].1.code(), Some(CloseCode::SHUTDOWN), "{failures:?}");
+    // The answer is held until all else has been seen.
+    let release = Arc::new(Notify::new());
+    let held = release.clone();
+    let server = play(move |stage: Stage| {
+        let held = held.clone();
+        async move {
+            let begun = Arc::new(Notify::new());
+            let tell = begun.clone();
+            let handler = move |_, ask: Ask| {
+                tell.notify_one();
+                let held = held.clone();
+                async move {
+                    held.notified().await;
+                    match ask {
+                        Ask::Echo(text) => Ok(text),
+                        _ => Err(1),
+                    }
                 }
-                other => panic!("{other:?}"),
-            }
-        };
-        let call = async { peer.call(Ask::Echo("last".into())).await };
-        let (answer, ()) = tokio::join!(call, late);
-        assert_eq!(answer.as_deref(), Ok("last"));
+            };
+            stage.mesh.serve(handler).expect("the name is free");
+            begun.notified().await;
+            stage.mesh.drain(Duration::from_secs(20), Duration::from_secs(30)).await;
+            std::future::pending::<()>().await;
+        }
+    });
+    let client = play(move |stage: Stage| {
+        let release = release.clone();
+        async move {
+            let peer = meet(&stage).await;
+            let mut events = stage.mesh.events();
+            let late = async {
+                while !matches!(events.next().await, Some(MeshEvent::Draining { .. })) {}
+                assert_eq!(peer.call(Ask::Fail).await, Err(CallError::NotSent(NotSent::Draining)));
+                let other = (stage.another)(9, Trust::secret(secret())).await;
+                match other.connect(&stage.server).await {
+                    Err(DialError::Failed(failures)) => {
+                        assert_eq!(failures[0].1.code(), Some(CloseCode::SHUTDOWN), "{failures:?}");
+                    }
+                    other => panic!("{other:?}"),
+                }
+                release.notify_one();
+            };
+            let call = async { peer.call(Ask::Echo("last".into())).await };
+            let (answer, ()) = tokio::join!(call, late);
+            assert_eq!(answer.as_deref(), Ok("last"));
+        }
     });
     case(server, client)
 }
