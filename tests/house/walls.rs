@@ -64,7 +64,8 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("blake3", &["http"]),
     ("foca", &["discovery::gossip"]),
     ("getrandom", &["network"]),
-    ("h2", &["http"]),
+    // `resolver` stands below `http`, and many servers of DNS over HTTPS speak HTTP/2 alone.
+    ("h2", &["http", "resolver::https2"]),
     ("h3", &["http"]),
     ("h3_quinn", &["http"]),
     ("hickory_proto", &["resolver"]),

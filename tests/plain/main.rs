@@ -4,6 +4,7 @@
 
 mod autobahn;
 mod dns;
+mod dns_others;
 mod jsonrpc;
 mod nameserver;
 mod openssl;

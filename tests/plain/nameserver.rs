@@ -99,7 +99,7 @@ impl Ask {
     }
 }
 
-fn parse(query: &[u8], tcp: bool, number: usize, port: u16) -> Ask {
+pub(crate) fn parse(query: &[u8], tcp: bool, number: usize, port: u16) -> Ask {
     let (mut at, mut labels) = (12, Vec::new());
     while query[at] > 0 {
         let len = usize::from(query[at]);

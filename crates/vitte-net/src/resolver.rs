@@ -25,6 +25,7 @@ mod ask;
 mod cache;
 mod error;
 mod https;
+mod https2;
 mod message;
 mod private;
 mod record;

@@ -6,7 +6,7 @@ use super::error::Failure;
 use crate::network::BoxStream;
 
 /// Bytes of a head, and of a whole response: a message has 65,535 at most.
-const HEAD: usize = 8 * 1024;
+pub(super) const HEAD: usize = 8 * 1024;
 const RESPONSE: u64 = 128 * 1024;
 
 /// Posts a question and returns the body of the answer. The connection is for this one.
@@ -16,7 +16,7 @@ pub(super) async fn post(
     path: &str,
     query: &[u8],
 ) -> Result<Vec<u8>, Failure> {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = authority(host);
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAccept: application/dns-message\r\n\
          Content-Type: application/dns-message\r\nContent-Length: {}\r\n\r\n",
@@ -37,7 +37,17 @@ pub(super) async fn post(
     }
 }
 
-fn wrong(why: &str) -> Failure {
+/// The host as a URL has it: an IPv6 address stands in brackets.
+pub(super) fn authority(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// Whether a `Content-Type` is that of a DNS message, with parameters or without.
+pub(super) fn is_message(kind: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/dns-message"))
+}
+
+pub(super) fn wrong(why: &str) -> Failure {
     Failure::Malformed(format!("the HTTP response: {why}"))
 }
 
@@ -68,7 +78,7 @@ fn body(response: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
                 return Err(wrong("an encoding that nobody asked for"));
             }
         } else if name.eq_ignore_ascii_case("content-type") {
-            message = value.split(';').next().is_some_and(|kind| kind.trim() == "application/dns-message");
+            message = is_message(value);
         }
     }
     if !message {

@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::error::Failure;
 use super::https;
+use super::https2;
 use super::message::Question;
 use crate::network::{BoxStream, Datagrams, Network, TcpOptions, UdpOptions};
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, TlsStream};
 
 /// Datagrams that do not answer the question, before the question goes by TCP, where nobody can guess.
 const STRANGERS_MAX: usize = 32;
@@ -45,7 +46,7 @@ pub enum NameServer {
         /// What its certificate must be for.
         name: String,
     },
-    /// By HTTPS.
+    /// By HTTPS: HTTP/2 where the server speaks it, HTTP/1.1 otherwise.
     Https {
         /// Where it is.
         address: SocketAddr,
@@ -142,14 +143,19 @@ impl NameServer {
             },
             Self::Tcp(address) => by_stream(connect(*address, network).await?, question, id, &query).await,
             Self::Tls { address, name } => {
-                let stream = secure(*address, name, None, network, tls).await?;
-                by_stream(stream, question, id, &query).await
+                let stream = secure(*address, name, &[], network, tls).await?;
+                by_stream(stream.into_box(), question, id, &query).await
             }
             Self::Https { address, name, path } => {
                 // The id is of no use there, and in the way of caches (RFC 8484, section 4.1).
                 let query = question.encode(0, extended)?;
-                let stream = secure(*address, name, Some("http/1.1"), network, tls).await?;
-                question.decode(0, &https::post(stream, name, path, &query).await?)
+                let stream = secure(*address, name, &["h2", "http/1.1"], network, tls).await?;
+                let answer = if stream.alpn() == Some(b"h2") {
+                    https2::post(stream.into_box(), name, path, &query).await?
+                } else {
+                    https::post(stream.into_box(), name, path, &query).await?
+                };
+                question.decode(0, &answer)
             }
         }
     }
@@ -168,13 +174,13 @@ async fn connect(address: SocketAddr, network: &dyn Network) -> io::Result<BoxSt
 async fn secure(
     address: SocketAddr,
     name: &str,
-    protocol: Option<&str>,
+    protocols: &[&str],
     network: &dyn Network,
     tls: Option<&ClientTls>,
-) -> Result<BoxStream, Failure> {
+) -> Result<TlsStream, Failure> {
     let Some(tls) = tls else { return Err(Failure::Network("no TLS client is set up".to_owned())) };
     let stream = connect(address, network).await?;
-    Ok(tls.with_alpn(protocol).connect(name, stream).await?.into_box())
+    Ok(tls.with_alpn(protocols.iter().copied()).connect(name, stream).await?)
 }
 
 /// A socket at a port that nobody can guess (RFC 5452, section 9.2).
