@@ -21,7 +21,7 @@
 //! outlives transient errors, see [`TcpServer::accept`]. Every call goes through a
 //! [`Network`](crate::network::Network), so the same program runs on a simulated one.
 
-mod connect;
+pub(crate) mod connect;
 mod halves;
 mod server;
 mod serving;

@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::TcpStream;
-use crate::network::{BoxFuture, BoxStream, Network, OsNetwork, Target, TcpOptions};
+use crate::network::{BoxFuture, Network, OsNetwork, Target, TcpOptions};
 
 /// How long all attempts together may take, the lookup included.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The "Connection Attempt Delay" that RFC 8305, section 8 recommends.
-const STAGGER: Duration = Duration::from_millis(250);
+pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
 /// Section 8 of RFC 8305: the delay must not be under 10 ms.
 const LEAST_STAGGER: Duration = Duration::from_millis(10);
@@ -100,8 +100,9 @@ impl TcpConnector {
             let text = format!("the lookup of {target} took longer than {:?}", self.timeout);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         };
-        let mut race = Race::new(&*self.network, &self.options, self.stagger, interleave(resolved?));
-        match tokio::time::timeout_at(deadline, poll_fn(|cx| race.poll(cx))).await {
+        let attempt = |address| self.network.connect_tcp(address, &self.options);
+        let mut race = Race::new(resolved?, self.stagger, attempt);
+        match tokio::time::timeout_at(deadline, race.run()).await {
             Ok(Some(stream)) => Ok(TcpStream::from(stream)),
             Ok(None) => Err(race.into_error(target, None)),
             Err(_) => Err(race.into_error(target, Some(self.timeout))),
@@ -161,31 +162,37 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     }
 }
 
-/// Attempts on their way and addresses whose turn has not come.
-struct Race<'a> {
-    network: &'a dyn Network,
-    options: &'a TcpOptions,
+type Attempt<'a, T> = BoxFuture<'a, io::Result<T>>;
+
+/// Attempts on their way and addresses whose turn has not come. HTTP/3 runs it, too.
+pub(crate) struct Race<'a, T> {
+    attempt: Box<dyn FnMut(SocketAddr) -> Attempt<'a, T> + Send + 'a>,
     stagger: Duration,
     waiting: VecDeque<SocketAddr>,
-    running: Vec<(SocketAddr, BoxFuture<'a, io::Result<BoxStream>>)>,
-    failed: Vec<(SocketAddr, io::Error)>,
+    running: Vec<(SocketAddr, Attempt<'a, T>)>,
+    /// The addresses that failed and why, in the order of their failing.
+    pub(crate) failed: Vec<(SocketAddr, io::Error)>,
     /// Rings when the next address may join.
     next: Pin<Box<Sleep>>,
 }
 
-impl<'a> Race<'a> {
-    fn new(
-        network: &'a dyn Network,
-        options: &'a TcpOptions,
+impl<'a, T> Race<'a, T> {
+    pub(crate) fn new(
+        addresses: Vec<SocketAddr>,
         stagger: Duration,
-        waiting: VecDeque<SocketAddr>,
+        attempt: impl FnMut(SocketAddr) -> Attempt<'a, T> + Send + 'a,
     ) -> Self {
         let next = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { network, options, stagger, waiting, running: Vec::new(), failed: Vec::new(), next }
+        let (attempt, waiting) = (Box::new(attempt), interleave(addresses));
+        Self { attempt, stagger, waiting, running: Vec::new(), failed: Vec::new(), next }
     }
 
-    /// Ready with the winner, or with none when every address has failed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxStream>> {
+    /// The winner, or none when every address has failed.
+    pub(crate) async fn run(&mut self) -> Option<T> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             let failures = self.failed.len();
             if let Some(winner) = self.poll_running(cx) {
@@ -197,12 +204,12 @@ impl<'a> Race<'a> {
                 let lost = self.running.is_empty() && self.waiting.is_empty();
                 return if lost { Poll::Ready(None) } else { Poll::Pending };
             };
-            self.running.push((address, self.network.connect_tcp(address, self.options)));
+            self.running.push((address, (self.attempt)(address)));
             self.next.as_mut().reset(Instant::now() + self.stagger);
         }
     }
 
-    fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<BoxStream> {
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<T> {
         let mut i = 0;
         while let Some((address, attempt)) = self.running.get_mut(i) {
             match attempt.as_mut().poll(cx) {

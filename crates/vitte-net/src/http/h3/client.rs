@@ -3,23 +3,19 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use quinn::TokioRuntime;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
 
 use super::stream::{Incoming, of_connection, of_stream};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
-use crate::network::{Network, Target};
+use crate::network::{BoxFuture, Network, Target};
+use crate::tcp::connect::{Race, STAGGER};
 use crate::tls::ClientTls;
-
-/// How long one address may stay silent while there are others.
-const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The sockets of a client, one for each family, made when they are needed.
 #[derive(Debug, Default)]
@@ -60,11 +56,11 @@ impl std::fmt::Debug for Sender {
 /// A new connection, and what must be kept running for it.
 pub(in crate::http) struct Dialled {
     pub(in crate::http) sender: Sender,
-    pub(in crate::http) driver: crate::network::BoxFuture<'static, ()>,
+    pub(in crate::http) driver: BoxFuture<'static, ()>,
 }
 
 impl Sender {
-    /// Connects to `host`, whose addresses are tried one after another.
+    /// Connects to `host`, whose addresses race like those of TCP (RFC 8305).
     pub(in crate::http) async fn connect(
         endpoints: &Endpoints,
         network: &Arc<dyn Network>,
@@ -76,23 +72,22 @@ impl Sender {
         let config = super::client_config(network, tls)?;
         let addresses = Target::from((host, port)).resolve(&**network).await;
         let addresses = addresses.map_err(|error| HttpError::new(Stage::Connect, error))?;
-        let mut failure = HttpError::new(Stage::Connect, HttpErrorKind::Closed);
-        let count = addresses.len();
-        for (i, address) in addresses.into_iter().enumerate() {
-            let attempt = async {
+        let attempt = |address| -> BoxFuture<'_, io::Result<quinn::Connection>> {
+            let config = config.clone();
+            Box::pin(async move {
                 let endpoint = endpoints.to(address, network).await?;
-                let connecting = endpoint.connect_with(config.clone(), address, host);
+                let connecting = endpoint.connect_with(config, address, host);
                 connecting.map_err(io::Error::other)?.await.map_err(io::Error::from)
-            };
-            // The last one has all the time there is.
-            let wait = if i + 1 == count { Duration::from_secs(3600) } else { ATTEMPT };
-            match timeout(wait, attempt).await {
-                Ok(Ok(connection)) => return Self::speak(connection, max_head).await,
-                Ok(Err(error)) => failure = of_quinn(address, &error),
-                Err(_) => {}
-            }
+            })
+        };
+        let mut race = Race::new(addresses, STAGGER, attempt);
+        if let Some(connection) = race.run().await {
+            return Self::speak(connection, max_head).await;
         }
-        Err(failure)
+        Err(match race.failed.last() {
+            Some((address, error)) => of_quinn(*address, error),
+            None => HttpError::new(Stage::Connect, HttpErrorKind::Closed),
+        })
     }
 
     async fn speak(quinn: quinn::Connection, max_head: usize) -> Result<Dialled, HttpError> {
