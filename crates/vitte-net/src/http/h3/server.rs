@@ -9,7 +9,7 @@ use http::{Request, Response, Version};
 use quinn::{Incoming as Knock, TokioRuntime, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::stream::{Incoming, of_stream};
 use crate::http::body::Body;
@@ -85,7 +85,9 @@ impl Listening {
 
 async fn connection(knock: Knock, mut template: Connection, mut stopped: watch::Receiver<bool>) {
     let peer = knock.remote_address();
-    let quinn = match timeout(HANDSHAKE_TIMEOUT, knock).await {
+    let limits = template.settings.limits;
+    let latest = Instant::now() + limits.head_time;
+    let quinn = match timeout_at(latest.min(Instant::now() + HANDSHAKE_TIMEOUT), knock).await {
         Ok(Ok(quinn)) => quinn,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "no QUIC with a client");
@@ -95,15 +97,14 @@ async fn connection(knock: Knock, mut template: Connection, mut stopped: watch::
     };
     template.peer = peer;
     template.tls = true;
-    let limits = template.settings.limits;
     let mut builder = h3::server::builder();
     builder.max_field_section_size(limits.head as u64).send_grease(false);
     let Ok(Ok(mut h3)) =
-        timeout(limits.head_time, builder.build::<_, Bytes>(h3_quinn::Connection::new(quinn.clone()))).await
+        timeout_at(latest, builder.build::<_, Bytes>(h3_quinn::Connection::new(quinn.clone()))).await
     else {
         return;
     };
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(latest));
     let mut requests = JoinSet::new();
     let mut stopping = false;
     loop {

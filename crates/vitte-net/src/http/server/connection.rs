@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::request::host_of;
 use super::settings::Settings;
@@ -53,8 +53,11 @@ impl Connection {
         let peer = self.peer;
         let mut stream = stream;
         let mut h2 = false;
+        let begun = Instant::now();
+        let latest = begun + self.settings.limits.head_time;
         if let Some(tls) = self.settings.tls.clone() {
-            match tls.accept(stream).await {
+            let Ok(accepted) = timeout_at(latest, tls.accept(stream)).await else { return };
+            match accepted {
                 Ok(secured) => {
                     h2 = secured.alpn() == Some(b"h2");
                     stream = Box::new(secured);
@@ -66,15 +69,14 @@ impl Connection {
                 }
             }
         }
-        let begun = Instant::now();
         let mut early = BytesMut::new();
         if !self.tls && self.settings.http2 {
-            let sniffed = timeout(self.settings.limits.head_time, sniff(&mut stream, &mut early)).await;
+            let sniffed = timeout_at(latest, sniff(&mut stream, &mut early)).await;
             let Ok(Ok(is_h2)) = sniffed else { return };
             h2 = is_h2;
         }
         if h2 {
-            self.run_h2(stream, early, stopped).await
+            self.run_h2(stream, early, latest, stopped).await
         } else {
             self.run_h1(stream, early, begun, stopped).await
         }
@@ -118,10 +120,16 @@ impl Connection {
         }
     }
 
-    async fn run_h2(self, stream: BoxStream, early: BytesMut, mut stopped: watch::Receiver<bool>) {
+    async fn run_h2(
+        self,
+        stream: BoxStream,
+        early: BytesMut,
+        latest: Instant,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let peer = self.peer;
         let limits = self.settings.limits;
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(Activity::new(latest));
         let guard = Guard::raw(stream, early, limits);
         let service = {
             let activity = Arc::clone(&activity);
@@ -407,6 +415,10 @@ impl http_body::Body for Bounded {
 
 /// What happens on an HTTP/2 connection, whose streams have no time-outs of their own.
 pub(in crate::http) struct Activity {
+    /// When the first request must be there.
+    latest: Instant,
+    /// Whether it is.
+    begun: AtomicBool,
     /// Requests that a handler has.
     handling: AtomicU64,
     /// Responses whose body is not done.
@@ -422,8 +434,10 @@ pub(in crate::http) enum Verdict {
 }
 
 impl Activity {
-    pub(in crate::http) fn new() -> Self {
-        Self { handling: AtomicU64::new(0), sending: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
+    pub(in crate::http) fn new(latest: Instant) -> Self {
+        let (handling, sending) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (begun, last) = (AtomicBool::new(false), Mutex::new(Instant::now()));
+        Self { latest, begun, handling, sending, last }
     }
 
     fn touch(&self) {
@@ -437,11 +451,13 @@ impl Activity {
             let sending = self.sending.load(Ordering::Relaxed) > 0;
             let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
             let (wait, verdict) = if sending { (stalled, Verdict::Stalled) } else { (idle, Verdict::Idle) };
-            if !busy && last.elapsed() >= wait {
+            let fresh = !self.begun.load(Ordering::Relaxed);
+            let deadline = if fresh { self.latest.min(last + wait) } else { last + wait };
+            if !busy && Instant::now() >= deadline {
                 return verdict;
             }
             // While a handler works there is nothing to be late with.
-            let until = if busy { Instant::now() + wait } else { last + wait };
+            let until = if busy { Instant::now() + wait } else { deadline };
             tokio::time::sleep_until(until).await;
         }
     }
@@ -456,6 +472,7 @@ struct Handling {
 impl Handling {
     fn new(activity: Arc<Activity>) -> Self {
         activity.handling.fetch_add(1, Ordering::Relaxed);
+        activity.begun.store(true, Ordering::Relaxed);
         activity.touch();
         Self { activity, answered: false }
     }

@@ -106,7 +106,7 @@ impl ServerBuilder {
     }
 
     /// How long the head of a request may take from its first byte, and the first head of a connection from
-    /// the connection's beginning. A client that is slower is told 408. Default: 15 seconds.
+    /// the connection's beginning, TLS included. A client that is slower is told 408. Default: 15 seconds.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
         self
