@@ -3,13 +3,16 @@
 
 #![allow(clippy::disallowed_methods, reason = "raw counterparts use tokio's sockets directly")]
 
+mod chromium;
 mod codings;
 mod exchange;
 mod files;
+mod haproxy;
 mod hostile;
 mod nginx;
 mod secure;
 mod simulated;
+mod slow;
 mod smuggling;
 mod third;
 mod vectors;

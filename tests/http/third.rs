@@ -8,7 +8,9 @@ use tokio::process::Command;
 use vitte_net::http::{
     Body, Client, HttpErrorKind, Protocol, Reply, Request, Router, Server, Serving, Stage, Version, header,
 };
-use vitte_net::tls::ServerTls;
+use vitte_net::network::UdpOptions;
+use vitte_net::resolver::Resolver;
+use vitte_net::tls::{ClientTls, ServerTls};
 use vitte_net_sim::{Cluster, Fault, Report};
 
 use crate::secure::{authority, trusting};
@@ -118,7 +120,7 @@ fn run(seed: u64) -> Report {
         .client("client", move |node| {
             let root = root.clone();
             async move {
-                let tls = vitte_net::tls::ClientTls::builder()
+                let tls = ClientTls::builder()
                     .network(node.network())
                     .crypto_provider(node.crypto_provider())
                     .roots_pem(root)?
@@ -147,6 +149,57 @@ fn the_same_seed_is_the_same_run() {
     let (first, second) = (run(7), run(7));
     assert_eq!(first.digest, second.digest);
     assert!(first.elapsed > Duration::from_secs(4));
+}
+
+/// A host with an address that is silent is as good as one without (RFC 8305).
+#[test]
+fn a_silent_address_holds_nothing_up() {
+    let (root, chain, key) = AUTHORITY.get_or_init(|| authority("server")).clone();
+    let mut cluster = Cluster::new(3)
+        .limit(Duration::from_secs(60))
+        .node("silent", |node| async move {
+            let at = std::net::SocketAddr::new(node.ip(), 443);
+            let _socket = node.network().bind_udp(at, &UdpOptions::default()).await?;
+            std::future::pending().await
+        })
+        .node("server", move |node| {
+            let (chain, key) = (chain.clone(), key.clone());
+            async move {
+                let tls = ServerTls::builder()
+                    .network(node.network())
+                    .crypto_provider(node.crypto_provider())
+                    .certificate_pem(chain, key)
+                    .build()?;
+                let server = Server::builder().network(node.network()).tls(tls).http3(true);
+                server.bind("0.0.0.0:443").await?.serve(echo(&Arc::default())).ended().await?;
+                Ok(())
+            }
+        })
+        .client("client", move |node| {
+            let root = root.clone();
+            async move {
+                let network = node.network();
+                let (silent, server) =
+                    (network.lookup("silent").await?[0], network.lookup("server").await?[0]);
+                let names = Resolver::builder().host("server", silent).host("server", server).build();
+                let network = names.over(network);
+                assert_eq!(network.lookup("server").await?, [silent, server]);
+                let tls = ClientTls::builder()
+                    .network(Arc::clone(&network))
+                    .crypto_provider(node.crypto_provider())
+                    .roots_pem(root)?
+                    .build()?;
+                let client = Client::builder().network(network).tls(tls).protocol(Protocol::Http3).build();
+                let begun = tokio::time::Instant::now();
+                let hello = client.get("https://server/").send().await?.text().await?;
+                let took = begun.elapsed();
+                assert_eq!(hello, "hello");
+                // The second address joins after 250 ms.
+                assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(600), "{took:?}");
+                Ok(())
+            }
+        });
+    cluster.run().expect("it ends well");
 }
 
 /// Asks for a page and posts a body, by aioquic.
@@ -194,8 +247,10 @@ async def main(port, root):
 asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
 "#;
 
-/// A Python with a package, where both can be had.
+/// A Python with a package, where both can be had. Its folder is made by one test at a time.
 async fn python(package: &str) -> Option<std::path::PathBuf> {
+    static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _making = MAKING.lock().await;
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("http").join("python");
     let python = folder.join("bin").join("python");
     let run = async |program: &std::path::Path, arguments: &[&str]| {
@@ -226,6 +281,36 @@ async fn aioquic_understands_us() {
     let port = server.local_addr().port().to_string();
     let mut command = Command::new(python);
     let output = command.args(["-c", AIOQUIC, &port]).arg(root_file).stdin(Stdio::null()).output();
+    let output = soon(output).await.expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"fine\n");
+}
+
+/// Asks for a page and posts a body, by curl with HTTP/3, which the package curl_cffi brings.
+const CURL: &str = r#"
+import sys
+from curl_cffi import CurlHttpVersion, requests
+port, root = sys.argv[1:]
+url = f"https://localhost:{port}"
+with requests.Session(http_version=CurlHttpVersion.V3ONLY, verify=root, timeout=15) as session:
+    page = session.get(url + "/")
+    assert (page.status_code, page.http_version, page.content) == (200, CurlHttpVersion.V3, b"hello"), page.content
+    body = bytes(range(256)) * 1000
+    echoed = session.post(url + "/echo", data=body)
+    assert (echoed.status_code, echoed.content == body) == (200, True), len(echoed.content)
+    assert session.get(url + "/nowhere").status_code == 404
+print("fine")
+"#;
+
+#[tokio::test]
+async fn curl_understands_us_by_http3() {
+    let Some(python) = python("curl_cffi").await else { return };
+    let (server, _, root) = third().await;
+    let root_file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("http").join("third-curl.pem");
+    std::fs::write(&root_file, root).expect("a file can be written");
+    let port = server.local_addr().port().to_string();
+    let mut command = Command::new(python);
+    let output = command.args(["-c", CURL, &port]).arg(root_file).stdin(Stdio::null()).output();
     let output = soon(output).await.expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.stdout, b"fine\n");

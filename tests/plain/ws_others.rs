@@ -1,4 +1,4 @@
-//! WebSockets against other people's: Python's websockets, Node's ws, Chromium, nginx between.
+//! WebSockets against other people's: Python's websockets, Node's ws, websocat, Chromium, nginx between.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -262,4 +262,49 @@ async fn chromium_gets_along_and_keeps_to_its_origin() {
     assert_eq!(u16::from(close.code), 4000, "{close}");
     assert!(close.reason.starts_with("echo.1 permessage-deflate"), "{close}");
     browser.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn websocat_gets_along() {
+    if !there("websocat", "--version", "a WebSocket of websocat") {
+        return;
+    }
+    let (at, serving) = echo_server(WsAcceptor::new()).await;
+    let mut command = tokio::process::Command::new("websocat");
+    command.args(["-t", "--protocol", "echo.1"]).arg(format!("ws://{at}/"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    for line in ["κόσμε\n".to_owned(), "x".repeat(50_000) + "\n", "\n".to_owned()] {
+        stdin.write_all(line.as_bytes()).await.unwrap();
+        let mut back = String::new();
+        timeout(LIMIT, output.read_line(&mut back)).await.expect("an echo").unwrap();
+        assert!(back == line, "{} bytes came back", back.len());
+    }
+    drop(stdin);
+    timeout(LIMIT, serving).await.unwrap().unwrap();
+    assert!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().success());
+
+    // It cannot be asked which port it got: it gets one that was free a moment ago.
+    let port = TcpServer::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let mut command = tokio::process::Command::new("websocat");
+    command.arg("-b").arg(format!("ws-l:127.0.0.1:{port}")).arg("mirror:");
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let connector = WsConnector::new().options(compressing());
+    let connecting = async {
+        loop {
+            // Until it listens.
+            match connector.connect(&format!("ws://127.0.0.1:{port}/")).await {
+                Ok(socket) => break socket,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let mut socket = timeout(LIMIT, connecting).await.expect("websocat answers");
+    for message in [Message::binary(vec![7; 60_000]), Message::binary(vec![0])] {
+        socket.send(message.clone()).await.unwrap();
+        assert!(timeout(LIMIT, socket.recv()).await.unwrap().unwrap() == Some(message));
+    }
+    timeout(LIMIT, socket.close(CloseCode::NORMAL, "")).await.unwrap().unwrap();
+    child.kill().await.unwrap();
 }
