@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::super::tests::Pipe;
 use super::*;
-use crate::network::{Datagrams, TcpListen, UdpOptions};
+use crate::network::{BoxStream, Datagrams, TcpListen, UdpOptions};
 
 const MS: Duration = Duration::from_millis(1);
 
