@@ -24,7 +24,8 @@ const COLUMNS: u32 = 160;
 /// Events that the list at the end of the page names.
 const LISTED_MAX: usize = 500;
 
-/// A picture that is about to be drawn. See the [module](self) of that name for what it shows.
+/// A picture of a run that is about to be drawn, over time: faults, nodes with what their programs reported, packets between
+/// them, and what each link carried and lost.
 #[derive(Clone, Debug)]
 #[must_use = "`to_html` draws it"]
 pub struct Timeline<'a> {

@@ -265,20 +265,29 @@ impl Inbound {
             mask::apply(fresh, mask, frame.seen);
         }
         let before = message.content.len();
-        match self.inflater.as_mut().filter(|_| message.compressed) {
-            Some(inflater) => inflater.inflate(fresh, &mut message.content, self.max_message)?,
-            None => message.content.extend_from_slice(fresh),
-        }
+        let mut inflater = self.inflater.as_mut().filter(|_| message.compressed);
+        let mut inflated = match &mut inflater {
+            Some(inflater) => inflater.inflate(fresh, &mut message.content, self.max_message),
+            None => {
+                message.content.extend_from_slice(fresh);
+                Ok(())
+            }
+        };
         frame.left -= there;
         frame.seen += there;
         self.buffer.advance(there);
         let ended = frame.left == 0 && frame.last;
-        if ended && let Some(inflater) = self.inflater.as_mut().filter(|_| message.compressed) {
-            inflater.finish(&mut message.content, self.max_message)?;
+        if ended
+            && inflated.is_ok()
+            && let Some(inflater) = inflater
+        {
+            inflated = inflater.finish(&mut message.content, self.max_message);
         }
+        // Also of what stands before a fault: the first fault is told, however the bytes came.
         if message.text {
             message.utf8.check(&message.content[before..])?;
         }
+        inflated?;
         if frame.left == 0 {
             self.frame = None;
         }

@@ -188,6 +188,16 @@ fn good_frames_are_understood_however_they_come() {
     );
 }
 
+#[test]
+fn the_first_fault_of_a_compressed_text_is_told() {
+    // As it came from a proptest: it inflates to no UTF-8, and then to nothing more.
+    let bytes = [
+        193, 146, 107, 59, 80, 70, 240, 16, 48, 128, 0, 192, 96, 160, 0, 0, 61, 230, 0, 0, 63, 64, 64, 5, 0,
+        0, 0, 0, 0,
+    ];
+    assert_eq!(broken(server, &bytes), Some(Violation::NotUtf8));
+}
+
 /// A peer that announces a lot and sends little takes little memory.
 #[test]
 fn what_is_announced_takes_no_memory() {
