@@ -1,6 +1,5 @@
 //! haproxy in front of our server, for HTTP and for WebSockets, in the clear and with TLS.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use tokio::process::Command;
 use vitte_net::http::{Client, HttpError, Protocol, Reply, Request, Router, Version};
 use vitte_net::ws::{CloseCode, Message, WsAcceptor, WsConnector};
 
+use crate::port::free_port;
 use crate::secure::{authority, trusting};
 use crate::{pieces, plain, soon};
 
@@ -42,11 +42,7 @@ async fn haproxy_may_stand_between() {
     std::fs::create_dir_all(&folder).expect("a folder can be made");
     let (root, chain, key) = authority("localhost");
     std::fs::write(folder.join("server.pem"), chain + &key).expect("a file can be written");
-    // haproxy cannot be asked for free ports; these were free a moment ago.
-    let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    let ports: Vec<_> = held.iter().map(|held| held.local_addr().expect("an address").port()).collect();
-    drop(held);
-    let &[first, second, secure] = &*ports else { panic!("three ports") };
+    let [first, second, secure] = std::array::from_fn(|_| free_port());
     let (at, to) = (folder.display(), server.local_addr());
     let configuration = format!(
         "global

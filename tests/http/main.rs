@@ -10,6 +10,8 @@ mod files;
 mod haproxy;
 mod hostile;
 mod nginx;
+#[path = "../plain/port.rs"]
+mod port;
 mod secure;
 mod simulated;
 mod slow;

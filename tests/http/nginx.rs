@@ -1,13 +1,13 @@
 //! nginx in front of our server, and as a server for our client.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use vitte_net::http::{Client, Download};
 
+use crate::port::free_port;
 use crate::{echo, pieces, plain, soon};
 
 /// nginx, until it is dropped.
@@ -33,8 +33,7 @@ async fn nginx_before_us_and_behind_us() {
     fs::create_dir_all(folder.join("files")).expect("a folder can be made");
     let text: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     fs::write(folder.join("files").join("file.txt"), &text).expect("a file can be written");
-    // nginx cannot be asked for a free port; one that was free a moment ago is.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();
+    let port = free_port();
     let at = folder.display();
     let to = server.local_addr();
     let configuration = format!(

@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
-use vitte_net::tcp::TcpServer;
 use vitte_net::ws::{Message, Origins, WebSocket, WsAcceptor, WsConnector, WsServer};
 
+use crate::port::free_port;
 use crate::programs::there;
 use crate::ws::{compressing, echo};
 
@@ -117,8 +117,7 @@ async fn the_autobahn_passes_our_client() {
         return;
     }
     let folder = folder("client");
-    // It cannot be asked which port it got: it gets one that was free a moment ago.
-    let at = TcpServer::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let settings = json!({
         "url": format!("ws://{at}"), "outdir": "./reports",
         "cases": cases(), "exclude-cases": [], "exclude-agent-cases": {},

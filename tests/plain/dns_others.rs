@@ -1,7 +1,6 @@
 //! The resolver against other people's name servers, dnsmasq and unbound, by UDP, TCP, TLS and HTTPS; and by HTTPS
 //! against our own server, in both versions.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,23 +8,16 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use vitte_net::http::{HttpError, Reply, Request, Router, Server, StatusCode, Version, header};
-use vitte_net::network::{Network, OsNetwork, UdpOptions};
 use vitte_net::resolver::{Failure, NameServer, RecordType, ResolveError, Resolver};
 use vitte_net::tls::{ClientTls, ServerTls};
 
 use crate::nameserver::{a, parse};
+use crate::port::free_port;
 use crate::programs::there;
 use crate::tls::Authority;
 
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// A port that was free a moment ago, for UDP and most likely for TCP: these programs cannot be asked which they
-/// got.
-async fn port() -> u16 {
-    let at = SocketAddr::from(([127, 0, 0, 1], 0));
-    OsNetwork::new().bind_udp(at, &UdpOptions::default()).await.unwrap().local_addr().unwrap().port()
-}
 
 fn folder(name: &str) -> PathBuf {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -54,11 +46,15 @@ async fn texts(resolver: &Resolver, name: &str, kind: RecordType) -> Vec<String>
     texts
 }
 
-/// Waits until a server answers by UDP: asked again and again, as nothing says when it listens.
-async fn awake(at: u16, name: &str) {
+/// Waits until a server answers by UDP: asked again and again, as nothing says when it listens. One that has ended
+/// never will: `log` says where it has written why.
+async fn awake(child: &mut Child, at: u16, name: &str, log: &str) {
     let builder = Resolver::builder().server(server(format!("127.0.0.1:{at}"))).timeout(LIMIT);
     let resolver = builder.attempt_timeout(Duration::from_millis(100)).rounds(300).build();
-    resolver.lookup(name, RecordType::A).await.unwrap();
+    tokio::select! {
+        answer = resolver.lookup(name, RecordType::A) => drop(answer.unwrap()),
+        ended = child.wait() => panic!("it ended, {}: {log}", ended.unwrap()),
+    }
 }
 
 /// What both programs are told to say.
@@ -89,7 +85,7 @@ async fn dnsmasq_is_understood() {
     if !there("dnsmasq", "--version", "the resolver and dnsmasq") {
         return;
     }
-    let at = port().await;
+    let at = free_port();
     let mut command = Command::new("dnsmasq");
     // In the foreground, without children.
     command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]);
@@ -98,8 +94,8 @@ async fn dnsmasq_is_understood() {
     command.args(["--mx-host=host.test,mail.test,10", "--txt-record=host.test,some text"]);
     command.args(["--srv-host=_x._tcp.test,host.test,80,1,2", "--cname=alias.test,host.test"]);
     command.args(long_texts().map(|text| format!("--txt-record=long.test,{text}")));
-    let _dnsmasq = start(command.arg(format!("--port={at}")));
-    awake(at, "host.test").await;
+    let mut dnsmasq = start(command.arg(format!("--port={at}")));
+    awake(&mut dnsmasq, at, "host.test", "its standard error says why").await;
     for way in ["udp", "tcp"] {
         let resolver = Resolver::builder().server(server(format!("{way}://127.0.0.1:{at}"))).build();
         says_what_it_was_told(&resolver).await;
@@ -115,7 +111,7 @@ async fn unbound_is_understood_in_the_open_and_in_secret() {
     let (chain, key) = authority.issue(&["dns.test"]);
     std::fs::write(folder.join("chain.pem"), chain).unwrap();
     std::fs::write(folder.join("key.pem"), key).unwrap();
-    let (open, secret, web) = (port().await, port().await, port().await);
+    let (open, secret, web) = (free_port(), free_port(), free_port());
     let here = folder.display();
     let long: String =
         long_texts().map(|text| format!("  local-data: 'long.test. TXT \"{text}\"'\n")).collect();
@@ -151,8 +147,8 @@ async fn unbound_is_understood_in_the_open_and_in_secret() {
 "
     );
     std::fs::write(folder.join("unbound.conf"), configuration).unwrap();
-    let _unbound = start(Command::new("unbound").arg("-dd").arg("-c").arg(folder.join("unbound.conf")));
-    awake(open, "host.test").await;
+    let mut unbound = start(Command::new("unbound").arg("-dd").arg("-c").arg(folder.join("unbound.conf")));
+    awake(&mut unbound, open, "host.test", &format!("see {here}/log")).await;
     let secrets = [format!("tls://127.0.0.1:{secret}#dns.test"), format!("https://127.0.0.1:{web}#dns.test")];
     for way in [format!("udp://127.0.0.1:{open}"), format!("tcp://127.0.0.1:{open}")].iter().chain(&secrets) {
         let resolver = Resolver::builder().server(server(way)).tls(authority.client()).build();
@@ -231,7 +227,7 @@ async fn https_is_asked_in_the_version_that_the_server_speaks() {
         timeout(LIMIT, serving.shutdown(Duration::from_millis(10))).await.unwrap();
     }
     // A server that offers neither has nothing in common with us, and one that is not there is named.
-    let resolver = doh(port().await, "/dns-query", &client);
+    let resolver = doh(free_port(), "/dns-query", &client);
     let error = timeout(LIMIT, resolver.lookup("host.test", RecordType::A)).await.unwrap().unwrap_err();
     let ResolveError::Failed { tried, .. } = error else { panic!("{error}") };
     assert!(matches!(tried[0].1, Failure::Network(_)), "{tried:?}");

@@ -8,6 +8,7 @@ mod dns_others;
 mod jsonrpc;
 mod nameserver;
 mod openssl;
+mod port;
 mod programs;
 mod stream;
 mod tls;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use vitte_net::tcp::TcpServer;
 use vitte_net::ws::{CloseCode, Message, Origins, WsAcceptor, WsConnector, WsServer};
 
+use crate::port::free_port;
 use crate::programs::{run, there};
 use crate::ws::{LIMIT, compressing, echo};
 
@@ -157,8 +158,7 @@ async fn nginx_may_stand_between() {
     let (behind, serving) = echo_server(WsAcceptor::new()).await;
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nginx-ws");
     std::fs::create_dir_all(&folder).unwrap();
-    // nginx cannot be asked which port it got: it gets one that was free a moment ago.
-    let port = TcpServer::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let here = folder.display();
     let configuration = format!(
         "daemon off; master_process off; pid {here}/pid; error_log {here}/error.log;
@@ -285,8 +285,7 @@ async fn websocat_gets_along() {
     timeout(LIMIT, serving).await.unwrap().unwrap();
     assert!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().success());
 
-    // It cannot be asked which port it got: it gets one that was free a moment ago.
-    let port = TcpServer::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut command = tokio::process::Command::new("websocat");
     command.arg("-b").arg(format!("ws-l:127.0.0.1:{port}")).arg("mirror:");
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
