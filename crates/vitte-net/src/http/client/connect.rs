@@ -18,7 +18,7 @@ use super::settings::{Protocol, Proxy, Settings};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
 use crate::http::guard::head::{self, Scan};
-use crate::http::guard::{Guard, Line};
+use crate::http::guard::{Guard, HYPER_FIELDS, Line};
 use crate::http::h3;
 use crate::http::url::Url;
 use crate::network::BoxStream;
@@ -208,10 +208,13 @@ async fn speak_h1(
 ) -> Result<Channel, HttpError> {
     let guard = Guard::client(stream, settings.limits());
     let line = guard.line();
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(settings.max_fields)
-        // The guard has counted already.
-        .max_buf_size(2 * settings.max_head)
+    let mut builder = http1::Builder::new();
+    // The guard has counted already.
+    builder.max_buf_size(2 * settings.max_head);
+    if settings.max_fields > HYPER_FIELDS {
+        builder.max_headers(settings.max_fields);
+    }
+    let (sender, connection) = builder
         .handshake(TokioIo::new(guard))
         .await
         .map_err(|error| HttpError::of_hyper(Stage::Exchange, &error))?;

@@ -8,6 +8,8 @@ const TARGET_MAX: usize = 8 * 1024;
 /// Digits of a `Content-Length`, at most: 18, which fit into 63 bits.
 const LENGTH_DIGITS_MAX: usize = 18;
 
+const LF_ALONE: Fault = bad("a line that ends in LF without CR");
+
 const fn bad(what: &'static str) -> Fault {
     Fault { status: 400, what }
 }
@@ -34,7 +36,7 @@ impl Scan {
     pub(in crate::http) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.seen..]).map(|found| self.seen + found) {
             if at == self.line || bytes[at - 1] != b'\r' {
-                return Err(bad("a line that ends in LF without CR"));
+                return Err(LF_ALONE);
             }
             let empty = at == self.line + 1;
             self.line = at + 1;
@@ -84,39 +86,83 @@ struct Fields<'a> {
     connection_upgrade: bool,
 }
 
-/// Reads the head of a request (RFC 9112, section 3): `head` ends with its empty line.
+/// Why a head was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Unread {
+    /// Its end is not there.
+    Short,
+    Fault(Fault),
+}
+
+impl From<Fault> for Unread {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Unread> for Fault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Short => bad("a head without an end"),
+            Unread::Fault(fault) => fault,
+        }
+    }
+}
+
+/// Reads the head of a request at the front of `bytes` (RFC 9112, section 3), and says how long it is.
 ///
 /// # Errors
-/// It has no or more than one meaning, or is more than we take.
-pub(in crate::http) fn request(head: &[u8], fields_max: usize) -> Result<RequestHead, Fault> {
-    let (line, rest) = first_line(head)?;
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(bad("a request line that is not a method, a target and a version"));
-    };
+/// It has no or more than one meaning, is more than we take, or its end is missing.
+pub(in crate::http) fn request(bytes: &[u8], fields_max: usize) -> Result<(usize, RequestHead), Unread> {
+    let RequestLine { method, target, minor, end: begin } = request_line(bytes)?;
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
-        return Err(bad("a method that is no token"));
+        return Err(bad("a method that is no token").into());
     }
     if target.len() > TARGET_MAX {
-        return Err(Fault { status: 414, what: "a target of more than 8 KiB" });
+        return Err(Fault { status: 414, what: "a target of more than 8 KiB" }.into());
     }
-    let minor = minor_version(version)?;
-    let fields = fields(rest, fields_max)?;
+    let (fields, end) = fields(bytes, begin, fields_max)?;
     let authority = authority_of(method, target)?;
     check_host(fields.host, authority, minor)?;
     if fields.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Fault { status: 417, what: "an expectation that nobody knows" });
+        return Err(Fault { status: 417, what: "an expectation that nobody knows" }.into());
     }
     let framing = match (fields.coding, fields.length) {
-        (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
-        (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
+        (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length").into()),
+        (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0").into()),
         (Some(coding), None) => chunked_alone(coding, 501)?,
         (None, Some(length)) => Framing::Length(content_length(length)?),
         (None, None) => Framing::Length(0),
     };
-    Ok(RequestHead { framing, upgrade: minor == 1 && fields.upgrade && fields.connection_upgrade })
+    Ok((end, RequestHead { framing, upgrade: minor == 1 && fields.upgrade && fields.connection_upgrade }))
+}
+
+struct RequestLine<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    minor: u8,
+    /// Where the next line begins.
+    end: usize,
+}
+
+fn request_line(bytes: &[u8]) -> Result<RequestLine<'_>, Unread> {
+    // The most frequent form without a search for the line's end: method and target are looked at by the caller.
+    let word = |begin| bytes[begin..].iter().position(|byte| *byte == b' ').map(|len| begin + len);
+    if let Some(first) = word(0)
+        && let Some(second) = word(first + 1)
+        && bytes[second..].starts_with(b" HTTP/1.1\r\n")
+    {
+        let (method, target) = (&bytes[..first], &bytes[first + 1..second]);
+        return Ok(RequestLine { method, target, minor: 1, end: second + 11 });
+    }
+    let (line, end) = first_line(bytes)?;
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad("a request line that is not a method, a target and a version").into());
+    };
+    Ok(RequestLine { method, target, minor: minor_version(version)?, end })
 }
 
 /// Reads the head of a response (RFC 9112, section 4): `head` ends with its empty line.
@@ -124,7 +170,7 @@ pub(in crate::http) fn request(head: &[u8], fields_max: usize) -> Result<Request
 /// # Errors
 /// It has no or more than one meaning, or is more than we take.
 pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<ResponseHead, Fault> {
-    let (line, rest) = first_line(head)?;
+    let (line, begin) = first_line(head)?;
     let (version, line) = line.split_at_checked(8).ok_or(bad("no status line"))?;
     let minor = minor_version(version)?;
     let (status, reason) = match line {
@@ -139,7 +185,7 @@ pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<Respon
         [b' ', reason @ ..] if is_text(reason) => {}
         _ => return Err(bad("a reason that is no text")),
     }
-    let fields = fields(rest, fields_max)?;
+    let (fields, _) = fields(head, begin, fields_max)?;
     let framing = match (fields.coding, fields.length) {
         (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
         (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
@@ -158,18 +204,18 @@ pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<Respon
 /// # Errors
 /// A line is no field, or a field has no place in trailers (RFC 9110, section 6.5.1).
 pub(in crate::http) fn trailers(section: &[u8], fields_max: usize) -> Result<(), Fault> {
-    let fields = fields(section, fields_max)?;
+    let (fields, _) = fields(section, 0, fields_max)?;
     if fields.length.is_some() || fields.coding.is_some() || fields.host.is_some() {
         return Err(bad("a trailer that would change the message"));
     }
     Ok(())
 }
 
-/// The line without its CR LF, and what is behind it.
-fn first_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    let end = memchr::memchr(b'\n', bytes).ok_or(bad("no line"))?;
-    let line = bytes[..end].strip_suffix(b"\r").ok_or(bad("a line that ends in LF without CR"))?;
-    Ok((line, &bytes[end + 1..]))
+/// The line without its CR LF, and where the next one begins.
+fn first_line(bytes: &[u8]) -> Result<(&[u8], usize), Unread> {
+    let end = memchr::memchr(b'\n', bytes).ok_or(Unread::Short)?;
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(LF_ALONE)?;
+    Ok((line, end + 1))
 }
 
 fn minor_version(version: &[u8]) -> Result<u8, Fault> {
@@ -185,38 +231,53 @@ fn minor_version(version: &[u8]) -> Result<u8, Fault> {
     }
 }
 
-/// All field lines up to the empty line (RFC 9112, section 5).
-fn fields(mut rest: &[u8], fields_max: usize) -> Result<Fields<'_>, Fault> {
+/// All field lines up to the empty line (RFC 9112, section 5), and where that ends.
+fn fields(bytes: &[u8], mut at: usize, fields_max: usize) -> Result<(Fields<'_>, usize), Unread> {
     let mut fields = Fields::default();
     loop {
-        let (line, behind) = first_line(rest)?;
-        if line.is_empty() {
-            return Ok(fields);
+        let begin = at;
+        while bytes.get(at).is_some_and(|byte| is_token(*byte)) {
+            at += 1;
         }
-        rest = behind;
+        match bytes.get(at) {
+            Some(b':') if at > begin => {}
+            Some(b'\r') if at == begin && bytes.get(at + 1) == Some(&b'\n') => return Ok((fields, at + 2)),
+            Some(_) => return Err(no_name(&bytes[begin..])),
+            None => return Err(Unread::Short),
+        }
         fields.count += 1;
         if fields.count > fields_max {
-            return Err(Fault { status: 431, what: "too many fields" });
+            return Err(Fault { status: 431, what: "too many fields" }.into());
         }
-        let colon = memchr::memchr(b':', line).ok_or(bad("a field without a colon"))?;
-        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-        if matches!(name.first(), Some(b' ' | b'\t')) {
-            return Err(bad("a folded line"));
-        }
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return Err(bad("a field name that is no token"));
-        }
-        if !is_text(value) {
-            return Err(bad("a control character in a field"));
+        let name = &bytes[begin..at];
+        let begin = at + 1;
+        at = text_end(bytes, begin);
+        let value = &bytes[begin..at];
+        match bytes.get(at..) {
+            Some([b'\r', b'\n', ..]) => at += 2,
+            Some([] | [b'\r']) | None => return Err(Unread::Short),
+            Some([b'\n', ..]) => return Err(LF_ALONE.into()),
+            Some(_) => return Err(bad("a control character in a field").into()),
         }
         fields.add(name, value)?;
+    }
+}
+
+/// What is wrong with a line that does not begin with the name of a field and a colon.
+#[cold]
+fn no_name(bytes: &[u8]) -> Unread {
+    match first_line(bytes) {
+        Err(unread) => unread,
+        Ok((line, _)) if memchr::memchr(b':', line).is_none() => bad("a field without a colon").into(),
+        Ok(([b' ' | b'\t', ..], _)) => bad("a folded line").into(),
+        Ok(_) => bad("a field name that is no token").into(),
     }
 }
 
 impl<'a> Fields<'a> {
     fn add(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        let once = |slot: &mut Option<&'a [u8]>, what| match slot.replace(value) {
+        let once = |slot: &mut Option<&'a [u8]>, what| match slot.replace(trim(value)) {
             None => Ok(()),
             Some(_) => Err(bad(what)),
         };
@@ -346,10 +407,39 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// A field value: text, blanks and bytes above ASCII (RFC 9110, section 5.5). Written without an early way
-/// out, so that the compiler looks at many bytes at once.
+/// A reason phrase or a field value: text, blanks and bytes above ASCII (RFC 9110, section 5.5).
 fn is_text(value: &[u8]) -> bool {
-    value.iter().fold(true, |fine, byte| fine & ((*byte >= 0x20) & (*byte != 0x7f) | (*byte == b'\t')))
+    text_end(value, 0) == value.len()
+}
+
+/// Where text that begins at `at` ends: at a control character, or with the bytes. Eight bytes are looked at in one
+/// step.
+fn text_end(bytes: &[u8], mut at: usize) -> usize {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    /// The top bit of each byte that is less than `than`, which is at most 128. What is above the lowest one found
+    /// may be wrong.
+    const fn less(word: u64, than: u8) -> u64 {
+        word.wrapping_sub(each(than)) & !word & each(0x80)
+    }
+    loop {
+        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+            let word = u64::from_le_bytes(*eight);
+            let found = less(word, b' ') | less(word ^ each(0x7f), 1);
+            at += found.trailing_zeros() as usize / 8;
+            if found != 0 {
+                break;
+            }
+        }
+        while bytes.get(at).is_some_and(|byte| *byte >= b' ' && *byte != 0x7f) {
+            at += 1;
+        }
+        if bytes.get(at) != Some(&b'\t') {
+            return at;
+        }
+        at += 1;
+    }
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).
@@ -366,4 +456,34 @@ fn is_token(byte: u8) -> bool {
         table
     };
     TOKEN[usize::from(byte)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn text_ends_at_its_first_control_character(
+            bytes in prop::collection::vec(prop_oneof![8 => 0x20..=0xffu8, 1 => 0..=0xffu8], 0..64),
+            at in 0..8usize,
+        ) {
+            let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+            let begin = at.min(bytes.len());
+            let end = bytes[begin..].iter().position(control).map_or(bytes.len(), |len| begin + len);
+            prop_assert_eq!(text_end(&bytes, begin), end);
+        }
+
+        #[test]
+        fn a_head_is_the_same_whatever_follows(value in "[ -~\t]{0,40}", behind in prop::collection::vec(0..=0xffu8, 0..20)) {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Text:{value}\r\nContent-Length: 7\r\n\r\n").into_bytes();
+            let whole = (head.len(), RequestHead { framing: Framing::Length(7), upgrade: false });
+            for len in 0..head.len() {
+                prop_assert_eq!(request(&head[..len], 3), Err(Unread::Short));
+            }
+            prop_assert_eq!(request(&[head, behind].concat(), 3), Ok(whole));
+        }
+    }
 }

@@ -16,6 +16,15 @@ pub(in crate::http) enum Expected {
     NoBody,
 }
 
+/// What the guard knows of a request that it handed to hyper.
+#[derive(Debug)]
+pub(in crate::http) struct Handed {
+    /// It stands for one that was refused, and why.
+    pub(in crate::http) refused: Option<Fault>,
+    /// It asks for another protocol: the guard waits for [`Line::decide`].
+    pub(in crate::http) upgrade: bool,
+}
+
 /// What the guard and the side above hyper tell each other.
 #[derive(Debug)]
 pub(in crate::http) struct Line(Mutex<LineState>);
@@ -32,6 +41,8 @@ pub(super) struct LineState {
     pub(super) over_at: Option<Instant>,
     /// The request of this number stands for one that was refused.
     pub(super) refused: Option<(u64, Fault)>,
+    /// The request of this number asks for another protocol.
+    pub(super) asking: Option<u64>,
     /// The answer to a request for another protocol, once it is known.
     pub(super) upgraded: Option<bool>,
     pub(super) expected: Expected,
@@ -46,6 +57,7 @@ impl Line {
             open: 0,
             over_at: None,
             refused: None,
+            asking: None,
             upgraded: None,
             expected: Expected::Nothing,
             waker: None,
@@ -56,12 +68,13 @@ impl Line {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request came out of hyper: is it one that was refused, and why?
-    pub(in crate::http) fn take_refusal(&self) -> Option<Fault> {
+    /// A request came out of hyper.
+    pub(in crate::http) fn take(&self) -> Handed {
         let mut state = self.lock();
         state.taken += 1;
         let taken = state.taken;
-        state.refused.filter(|(number, _)| *number == taken).map(|(_, fault)| fault)
+        let refused = state.refused.filter(|(number, _)| *number == taken).map(|(_, fault)| fault);
+        Handed { refused, upgrade: state.asking == Some(taken) }
     }
 
     /// An exchange is over: its response has been handed to hyper.

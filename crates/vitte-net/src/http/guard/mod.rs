@@ -6,13 +6,14 @@
 //! that reads heads and chunks itself ([`head`], [`chunked`]).
 //!
 //! As a server it answers what it refuses *through* hyper, so that the answer keeps its place behind those to
-//! earlier requests: it hands on a request of its own instead, and [`Line::take_refusal`] tells the service
+//! earlier requests: it hands on a request of its own instead, and [`Line::take`] tells the service
 //! that this is one. As a client it fails the connection. It also keeps the time: for heads, between requests,
 //! between pieces of a body, and for a peer that does not read.
 
 mod chunked;
 pub(super) mod head;
 mod line;
+mod write;
 
 use std::fmt;
 use std::io;
@@ -23,12 +24,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use self::chunked::Chunked;
-use self::head::Scan;
+use self::head::{RequestHead, Scan};
 pub(super) use self::line::{Expected, Line};
 use super::alarm::{Alarm, Pace};
 use crate::network::{BoxStream, ByteStream};
@@ -39,10 +40,8 @@ const TRAILERS_MAX: usize = 8 * 1024;
 const INTERIM_MAX: u32 = 16;
 /// Bytes of one read into the guard's own buffer: 8 KiB.
 const READ: usize = 8 * 1024;
-/// A connection that ends is read until the peer has ended too, for at most so long and so many bytes:
-/// otherwise the system resets it, and the peer may lose the last answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+/// Fields of a head that hyper takes when nobody tells it a number. The guard counts; hyper is faster without.
+pub(super) const HYPER_FIELDS: usize = 100;
 /// What hyper is given in place of a request that is refused.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
@@ -223,6 +222,29 @@ impl Guard {
         }
     }
 
+    /// A request's head that comes whole, as most do, goes straight into hyper's buffer. Anything else is for
+    /// [`poll_head`](Self::poll_head). Ready with whether there is more to do before hyper gets something.
+    fn poll_whole_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) else {
+            return self.poll_patience(cx);
+        };
+        read?;
+        let bytes = &buf.filled()[before..];
+        let room = bytes.len().min(self.limits.head);
+        let used = match head::request(&bytes[..room], self.limits.fields) {
+            Ok((len, head)) => {
+                self.state = self.request(head);
+                len
+            }
+            Err(_) => 0,
+        };
+        self.buffer.extend_from_slice(&bytes[used..]);
+        let more = used == 0 && !bytes.is_empty();
+        buf.set_filled(before + used);
+        Poll::Ready(Ok(more))
+    }
+
     /// Looks for the end of the head in the buffer, and at the head.
     fn look_at_head(&mut self, scan: &mut Scan) -> Result<(), Fault> {
         if self.role == Role::Client && !self.buffer.is_empty() {
@@ -242,9 +264,11 @@ impl Guard {
             }
             return Ok(());
         };
-        self.head_since = None;
         let next = match self.role {
-            Role::Server => self.request(len)?,
+            Role::Server => {
+                let (_, head) = head::request(&self.buffer[..len], self.limits.fields)?;
+                self.request(head)
+            }
             Role::Client => self.response(len)?,
         };
         self.next = Some(next);
@@ -252,18 +276,20 @@ impl Guard {
         Ok(())
     }
 
-    fn request(&mut self, len: usize) -> Result<State, Fault> {
-        let head = head::request(&self.buffer[..len], self.limits.fields)?;
+    /// A request begins. Returned is what comes behind its head.
+    fn request(&mut self, head: RequestHead) -> State {
+        self.head_since = None;
         let mut line = self.line.lock();
         line.handed += 1;
         line.open += 1;
         if head.upgrade && head.framing == Framing::Length(0) {
+            line.asking = Some(line.handed);
             line.upgraded = None;
-            return Ok(State::Undecided);
+            return State::Undecided;
         }
         drop(line);
         self.pace = Pace::new(self.limits.body_rate);
-        Ok(self.body(head.framing))
+        self.body(head.framing)
     }
 
     fn response(&mut self, len: usize) -> Result<State, Fault> {
@@ -328,13 +354,15 @@ impl Guard {
         }
         let deadline = {
             let mut line = self.line.lock();
-            if line.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-                line.waker = Some(cx.waker().clone());
-            }
             match (self.head_since, line.open, line.over_at) {
                 (Some(since), _, _) => since + self.limits.head_time,
                 (None, 0, Some(since)) => since + self.limits.idle_time,
-                _ => return Poll::Pending,
+                _ => {
+                    // The time begins when the exchange is over. Nobody is woken for that without need: hyper
+                    // looks for the next request by itself, and a task that wakes itself wakes another thread.
+                    line.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
             }
         };
         ready!(self.read_alarm.poll(cx, deadline));
@@ -424,37 +452,6 @@ impl Guard {
         };
         Poll::Ready(())
     }
-
-    /// The outcome of a write, unless the peer has taken nothing for too long.
-    fn patient<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.write_alarm.calm();
-            return polled;
-        }
-        if self.role == Role::Client {
-            return Poll::Pending;
-        }
-        ready!(self.write_alarm.poll_for(cx, self.limits.body_time));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Broken("a peer that takes no bytes"))))
-    }
-
-    /// Reads and drops until the peer has ended too, within limits.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut scratch = [0; 4096];
-        loop {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    self.lingered += buf.filled().len();
-                    if self.lingered > LINGER_BYTES {
-                        return Poll::Ready(());
-                    }
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.write_alarm.poll_for(cx, LINGER),
-            }
-        }
-    }
 }
 
 /// How many of some bytes belong to a body, and whether it is over after them.
@@ -486,6 +483,12 @@ impl AsyncRead for Guard {
             match &mut this.state {
                 State::Head(scan) => {
                     let scan = *scan;
+                    if this.role == Role::Server && scan.is_fresh() && this.buffer.is_empty() {
+                        if !ready!(this.poll_whole_head(cx, buf))? {
+                            return Poll::Ready(Ok(()));
+                        }
+                        continue;
+                    }
                     if !ready!(this.poll_head(cx, scan))? {
                         return Poll::Ready(Ok(()));
                     }
@@ -516,47 +519,6 @@ impl AsyncRead for Guard {
                 State::Dead => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
             }
         }
-    }
-}
-
-impl AsyncWrite for Guard {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.patient(cx, polled)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.patient(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_flush(cx);
-        this.patient(cx, polled)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.finished {
-            let polled = Pin::new(&mut this.stream).poll_shutdown(cx);
-            ready!(this.patient(cx, polled))?;
-            this.finished = true;
-        }
-        if this.role == Role::Server {
-            ready!(this.poll_linger(cx));
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

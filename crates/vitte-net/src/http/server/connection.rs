@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{Method, StatusCode, Version, header, request};
+use http::{Method, StatusCode, header, request};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,7 +27,7 @@ use super::{Handler, Reply, Request, told};
 use crate::http::body::Body;
 use crate::http::client::{FromHyper, Received};
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
-use crate::http::guard::{Fault, Guard, Line, head};
+use crate::http::guard::{Fault, Guard, HYPER_FIELDS, Line, head};
 use crate::network::BoxStream;
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
@@ -93,19 +93,25 @@ impl Connection {
         let limits = self.settings.limits;
         let guard = Guard::server(stream, early, limits, begun);
         let line = guard.line();
+        let shared = Arc::new((self, line));
         let service = service_fn(move |request| {
-            let (connection, line) = (self.clone(), Arc::clone(&line));
-            async move { Ok::<_, Infallible>(connection.answer_h1(request, &line).await) }
+            let shared = Arc::clone(&shared);
+            async move {
+                let (connection, line) = &*shared;
+                Ok::<_, Infallible>(connection.answer_h1(request, line).await)
+            }
         });
-        let connection = http1::Builder::new()
+        let mut builder = http1::Builder::new();
+        builder
             .half_close(true)
             .auto_date_header(false)
-            .max_headers(limits.fields)
             .max_buf_size(2 * limits.head)
             // The guard keeps the time.
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(guard), service)
-            .with_upgrades();
+            .header_read_timeout(None);
+        if limits.fields > HYPER_FIELDS {
+            builder.max_headers(limits.fields);
+        }
+        let connection = builder.serve_connection(TokioIo::new(guard), service).with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased;
@@ -178,21 +184,24 @@ impl Connection {
         &self,
         mut request: http::Request<Incoming>,
         line: &Arc<Line>,
-    ) -> http::Response<Body> {
+    ) -> http::Response<Ending<Over>> {
         let over = Over(Arc::clone(line));
-        if let Some(fault) = line.take_refusal() {
-            return self.finish(refusal(fault), Some(over), &Method::GET);
+        let finish = |reply, method| self.finish(reply, method, true).map(|body| Ending { body, with: over });
+        let handed = line.take();
+        if let Some(fault) = handed.refused {
+            return finish(refusal(fault), &Method::GET);
         }
-        let upgrade = request.headers().contains_key(header::UPGRADE);
-        let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let upgrade = handed.upgrade.then(|| hyper::upgrade::on(&mut request));
         let (head, incoming) = request.into_parts();
         let method = head.method.clone();
         let version = head.version;
         let mut request = self.request(head, FromHyper::body(incoming, version));
-        request.upgrade = upgrade.filter(|_| version == Version::HTTP_11);
+        request.upgrade = upgrade;
         let reply = self.reply(request).await;
-        line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
-        self.finish(reply, Some(over), &method)
+        if handed.upgrade {
+            line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
+        }
+        finish(reply, &method)
     }
 
     /// One request of HTTP/2 or HTTP/3.
@@ -208,7 +217,7 @@ impl Connection {
             Ok(()) => self.reply(self.request(head, incoming)).await,
             Err(fault) => refusal(fault),
         };
-        let mut response = self.finish(reply, None, &method);
+        let mut response = self.finish(reply, &method, false);
         response.headers_mut().remove(header::CONNECTION);
         handling.answered();
         let body = std::mem::take(response.body_mut());
@@ -238,54 +247,73 @@ impl Connection {
         }
     }
 
-    async fn reply(&self, request: Request) -> Reply {
+    fn reply(&self, request: Request) -> impl Future<Output = Reply> + Send {
+        let handling = match self.refused(&request) {
+            Some(reply) => Err(reply),
+            // One that panics before there is a future to await.
+            None => catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).map_err(|_| panicked()),
+        };
+        async move {
+            match handling {
+                Ok(handling) => {
+                    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| panicked())
+                }
+                Err(reply) => reply,
+            }
+        }
+    }
+
+    /// What is answered without asking the handler.
+    fn refused(&self, request: &Request) -> Option<Reply> {
         let limit = self.settings.max_body;
         if request.body.length().is_some_and(|length| length > limit) {
-            return Reply::status(StatusCode::PAYLOAD_TOO_LARGE).closing();
+            return Some(Reply::status(StatusCode::PAYLOAD_TOO_LARGE).closing());
         }
         if !self.settings.hosts.is_empty() {
             let host = request.host().map(str::to_ascii_lowercase);
             if host.is_none_or(|host| !self.settings.hosts.contains(&host)) {
-                return Reply::status(StatusCode::MISDIRECTED_REQUEST);
+                return Some(Reply::status(StatusCode::MISDIRECTED_REQUEST));
             }
         }
-        match AssertUnwindSafe(self.handler.handle(request)).catch_unwind().await {
-            Ok(reply) => reply,
-            Err(_) => Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing(),
-        }
+        None
     }
 
-    /// The response for hyper. `over` is told when its body is done.
-    fn finish(&self, reply: Reply, over: Option<Over>, method: &Method) -> http::Response<Body> {
+    /// The response, with the framing in its fields where nobody else puts it: hyper's `h1` does for a body whose
+    /// length is known.
+    fn finish(&self, reply: Reply, method: &Method, h1: bool) -> http::Response<Body> {
         let mut response = http::Response::new(Body::empty());
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
         let fields = response.headers_mut();
-        fields.entry(header::DATE).or_insert_with(|| self.settings.clock.date());
+        let (mut dated, mut framed) = (false, false);
+        for name in fields.keys() {
+            dated |= name == header::DATE;
+            framed |= name == header::TRANSFER_ENCODING || name == header::CONTENT_LENGTH;
+        }
+        if !dated {
+            fields.insert(header::DATE, self.settings.clock.date());
+        }
         if let Some(elsewhere) = &self.settings.alt_svc {
             fields.entry(header::ALT_SVC).or_insert_with(|| elsewhere.clone());
         }
-        // The framing is ours and hyper's.
-        fields.remove(header::TRANSFER_ENCODING);
         let no_body = reply.status.is_informational() || matches!(reply.status.as_u16(), 204 | 304);
         let length = reply.body.length();
-        match length.filter(|_| !no_body) {
-            Some(0) if *method == Method::HEAD => {}
-            Some(length) => {
-                fields.insert(header::CONTENT_LENGTH, length.into());
-            }
-            None if *method == Method::HEAD && !no_body => {}
-            None => {
+        // The framing is ours and hyper's. Where it gave no body to
+        // measure, what it says to HEAD is the handler's word.
+        let head = *method == Method::HEAD;
+        let told = head && !no_body && length.is_none_or(|length| length == 0);
+        if framed {
+            fields.remove(header::TRANSFER_ENCODING);
+            if !told {
                 fields.remove(header::CONTENT_LENGTH);
             }
         }
-        if no_body || *method == Method::HEAD || length == Some(0) {
-            return response;
+        if let Some(length) = length.filter(|length| !no_body && !told && (!h1 || head || *length == 0)) {
+            fields.insert(header::CONTENT_LENGTH, length.into());
         }
-        *response.body_mut() = match over {
-            Some(over) => Body::boxed(Ending { body: reply.body, with: over }),
-            None => reply.body,
-        };
+        if !(no_body || head || length == Some(0)) {
+            *response.body_mut() = reply.body;
+        }
         response
     }
 }
@@ -303,6 +331,11 @@ async fn sniff(stream: &mut BoxStream, early: &mut BytesMut) -> std::io::Result<
         }
     }
     Ok(true)
+}
+
+/// The handler is broken.
+fn panicked() -> Reply {
+    Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing()
 }
 
 /// What the guard would not let through is answered in plain words, and the connection ends.

@@ -93,7 +93,7 @@ impl Files {
             if outside || drive || (!self.hidden && name.starts_with('.')) {
                 return None;
             }
-            file.push(name);
+            file.push(&*name);
         }
         Some((file, folder))
     }

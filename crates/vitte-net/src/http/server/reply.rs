@@ -23,8 +23,12 @@ impl Reply {
     /// A reply of text, 200.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
+        Self::plain(text.into())
+    }
+
+    fn plain(text: impl Into<Body>) -> Self {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        Self::new(text.into()).header(header::CONTENT_TYPE, plain)
+        Self::new(text).header(header::CONTENT_TYPE, plain)
     }
 
     /// A reply of a status and its name as text.
@@ -94,7 +98,7 @@ impl IntoReply for String {
 
 impl IntoReply for &'static str {
     fn into_reply(self) -> Reply {
-        Reply::text(self)
+        Reply::plain(self)
     }
 }
 

@@ -184,6 +184,9 @@ impl Upgrade {
 }
 
 /// A path without its escapes, if it is text then.
-pub(super) fn unescaped(path: &str) -> Option<String> {
-    String::from_utf8(decode(path)).ok()
+pub(super) fn unescaped(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(path.into());
+    }
+    String::from_utf8(decode(path)).ok().map(Cow::Owned)
 }

@@ -102,7 +102,7 @@ impl Route {
             let text = unescaped(given.next()?)?;
             match segment {
                 Segment::Exact(exact) if *exact == text => {}
-                Segment::Param(name) if !text.is_empty() => params.push((name.clone(), text)),
+                Segment::Param(name) if !text.is_empty() => params.push((name.clone(), text.into_owned())),
                 Segment::Exact(_) | Segment::Param(_) => return None,
             }
         }
