@@ -26,6 +26,19 @@ impl Problem {
         Self { what: what.into(), hint: hint.into(), code: 2 }
     }
 
+    /// Nobody can listen there.
+    pub(crate) fn listen(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidInput => {
+                Self::mistake(error.to_string(), "HOST:PORT, such as 127.0.0.1:7007 or [::1]:0")
+            }
+            _ => Self::failed(
+                error.to_string(),
+                "another port (0 lets the system choose), or an address of this machine",
+            ),
+        }
+    }
+
     /// An address that was dialled did not lead to a session.
     pub(crate) fn dial(address: &str, error: &DialError) -> Self {
         let refusal = match error {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -10,11 +11,12 @@ use serde::Serialize;
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    shown: Mutex<Shown>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, shown: Mutex::default() }
     }
 
     /// Results are for programs.
@@ -26,9 +28,10 @@ impl Output {
     pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         if stdout.is_terminal() {
-            Escaping(&mut stdout).write_all(bytes)?
+            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            stdout.write_all(shown.next(bytes).as_bytes())?;
         } else {
-            stdout.write_all(bytes)?
+            stdout.write_all(bytes)?;
         }
         stdout.flush()
     }
@@ -49,6 +52,48 @@ impl Output {
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
     }
+}
+
+impl Drop for Output {
+    /// Shows what never became whole. If that fails there is nobody left to tell.
+    fn drop(&mut self) {
+        let shown = self.shown.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let rest = escape(&String::from_utf8_lossy(&shown.rest));
+        let _ = io::stdout().write_all(rest.as_bytes());
+    }
+}
+
+/// Bytes from elsewhere as a terminal may have them, piece by piece. Ends of lines stay such, and so do tabs.
+#[derive(Debug, Default)]
+struct Shown {
+    /// The begin of a character or of the end of a line, at most three bytes.
+    rest: Vec<u8>,
+}
+
+impl Shown {
+    fn next(&mut self, bytes: &[u8]) -> String {
+        let mut all = std::mem::take(&mut self.rest);
+        all.extend_from_slice(bytes);
+        self.rest = all.split_off(all.len() - unfinished(&all));
+        let lines = String::from_utf8_lossy(&all).replace("\r\n", "\n");
+        let mut shown = String::with_capacity(lines.len());
+        for c in lines.chars() {
+            let harmless = matches!(c, '\n' | '\t') || !is_active(c);
+            if harmless { shown.push(c) } else { shown.extend(c.escape_unicode()) }
+        }
+        shown
+    }
+}
+
+/// How many bytes at the end may mean something else with those that follow.
+fn unfinished(bytes: &[u8]) -> usize {
+    if bytes.ends_with(b"\r") {
+        return 1;
+    }
+    let tail = &bytes[bytes.len().saturating_sub(4)..];
+    let last = tail.utf8_chunks().last().map_or(&b""[..], |chunk| chunk.invalid());
+    let begun = std::str::from_utf8(last).is_err_and(|error| error.error_len().is_none());
+    if begun { last.len() } else { 0 }
 }
 
 /// Writes a line to stderr. If that fails there is nobody left to tell.
@@ -128,6 +173,23 @@ mod tests {
         let escaped = escape(HOSTILE);
         assert!(!escaped.chars().any(is_active), "{escaped}");
         assert_eq!(escaped, r"a\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}b\u{a}vnet: fine\u{d}\u{7f}é");
+    }
+
+    #[test]
+    fn it_does_not_matter_how_bytes_come() {
+        let bytes = b"a\tb\r\n\xe4\xbd\xa0\xe5\xa5\xbd\x9b\xf0\x9f\r\xe2\x80\xaec\x1b";
+        let whole = Shown::default().next(bytes);
+        assert_eq!(whole, "a\tb\n\u{4f60}\u{597d}\u{fffd}\u{fffd}\\u{d}\\u{202e}c\\u{1b}");
+        for at in 0..=bytes.len() {
+            for then in at..=bytes.len() {
+                let mut shown = Shown::default();
+                let pieces = [&bytes[..at], &bytes[at..then], &bytes[then..]].map(|piece| shown.next(piece));
+                assert_eq!(pieces.concat(), whole, "cut at {at} and {then}");
+                assert!(shown.rest.is_empty());
+            }
+        }
+        let mut shown = Shown::default();
+        assert_eq!((shown.next(b"x\xf0\x9f\x98"), shown.rest.len()), ("x".to_owned(), 3));
     }
 
     #[test]

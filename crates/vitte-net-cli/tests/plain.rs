@@ -96,6 +96,54 @@ fn tcp_has_limits_and_says_what_is_wrong() {
     assert_eq!(run(&["tcp", "no-port"], b"").status.code(), Some(2));
 }
 
+#[test]
+fn where_nobody_can_listen_is_told_apart_from_what_is_no_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let listening = |at: &str| {
+        let tools = [
+            vec!["tcp", "-l", at],
+            vec!["ws", "--listen", at, "--echo"],
+            vec!["http", "serve", folder, "--listen", at],
+        ];
+        tools.map(|tool| run(&tool, b""))
+    };
+    for output in listening(&at) {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stderr).contains(&at) && text(&output.stderr).contains("try: another port"));
+    }
+    for output in listening("127.0.0.1").into_iter().chain([run(&["udp", "-l", "::1:7"], b"")]) {
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains("try: HOST:PORT"), "{output:?}");
+    }
+}
+
+/// A peer that first says all that it has to say, and only then listens.
+#[test]
+fn tcp_reads_while_it_cannot_write() {
+    const LEN: usize = 32 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&vec![b'a'; LEN]).unwrap();
+        let mut heard = 0;
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            heard += len;
+        }
+        heard
+    });
+    let mut child = vnet(&["tcp", &at, "--idle", "20"]).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || input.write_all(&vec![b'b'; LEN]).unwrap());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!((output.stdout.len(), peer.join().unwrap()), (LEN, LEN));
+    feeding.join().unwrap();
+}
+
 /// A folder with an authority and a certificate for `localhost`: their files.
 fn certificates(test: &str) -> (PathBuf, String) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plain").join(test);

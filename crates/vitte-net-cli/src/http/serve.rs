@@ -1,6 +1,5 @@
 //! `vnet http serve`: the files of a folder.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,8 +28,8 @@ pub(crate) struct Options {
     /// The folder whose files are served.
     folder: PathBuf,
     /// Where to listen; port 0 lets the system choose.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    listen: String,
     /// Answer POST and PUT with their own body.
     #[arg(long)]
     echo: bool,
@@ -77,12 +76,7 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
         })?;
         builder = builder.tls(tls);
     }
-    let server = builder.bind(options.listen).await.map_err(|error| {
-        Problem::failed(
-            error.to_string(),
-            "another port (0 lets the system choose), or an address of this machine",
-        )
-    })?;
+    let server = builder.bind(&options.listen).await.map_err(|error| Problem::listen(&error))?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}/", server.local_addr());
     let links = if options.follow_links { Symlinks::Follow } else { Symlinks::Inside };

@@ -1,12 +1,16 @@
 //! `vnet tcp` and `vnet tls`: stdin to a connection, and a connection to stdout.
 
+use std::cell::Cell;
+use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
 use vitte_net::network::BoxStream;
 use vitte_net::tcp::TcpServer;
 use vitte_net::tls::ServerTls;
@@ -16,6 +20,9 @@ use super::{Trust, in_json, parse_pair, parse_size, stdin, tell_listening, tls_m
 use crate::problem::Problem;
 use crate::terminal::Output;
 use crate::{interrupted, pace};
+
+/// How long what the peer has said is still read after it has hung up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Tcp {
@@ -103,12 +110,7 @@ impl Tcp {
                 let what = "a proxy makes tunnels outwards: nobody can listen through it";
                 return Err(Problem::mistake(what, "--listen without --proxy"));
             }
-            let mut server = TcpServer::bind(&self.address).await.map_err(|error| {
-                Problem::failed(
-                    error.to_string(),
-                    "another port (0 lets the system choose), or an address of this machine",
-                )
-            })?;
+            let mut server = TcpServer::bind(&self.address).await.map_err(|error| Problem::listen(&error))?;
             let lost = |error: std::io::Error| Problem::failed(format!("cannot accept: {error}"), "");
             tell_listening(output, server.local_addr().map_err(lost)?)?;
             let (stream, _) = tokio::select! {
@@ -121,64 +123,119 @@ impl Tcp {
         connect(self.through.proxy.as_ref(), &self.address, self.timeout).await
     }
 
-    /// Both directions until both have ended. The end of stdin is passed on, and what is left of it is sent also
-    /// after the peer has sent everything.
+    /// Both directions, neither of which waits for the other, until both have ended. The end of stdin is passed on,
+    /// and what is left of it is sent also after the peer has sent everything.
     async fn talk(&self, stream: BoxStream, output: &Output) -> Result<ExitCode, Problem> {
-        let broken = |error: std::io::Error| Problem::failed(format!("the connection broke: {error}"), "");
-        let (mut reader, mut writer) = stream.into_split();
-        let (mut input, mut open, mut comes) = (stdin(), true, true);
-        let (mut sent, mut received) = (0_u64, 0_u64);
-        let mut buffer = vec![0; 64 << 10];
-        let idle = self.idle.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+        let (reader, writer) = stream.into_split();
+        let moved = Moved::new();
+        let (mut comes, mut open) = (true, true);
+        let mut receiving = pin!(self.receive(reader, &moved, output));
+        let mut sending = pin!(send(writer, &moved));
+        let mut silence = pin!(silence(self.idle, &moved));
+        let mut ended = pin!(interrupted());
         while open || comes {
             tokio::select! {
                 biased;
-                ended = interrupted() => {
+                ended = &mut ended => {
                     ended?;
                     return Ok(ExitCode::from(1));
                 }
-                read = reader.read(&mut buffer), if comes => {
-                    let len = read.map_err(broken)?;
-                    if len == 0 {
-                        comes = false;
-                        continue;
-                    }
-                    received += len as u64;
-                    if let Some(limit) = self.max_size.filter(|limit| received > *limit) {
-                        return Err(Problem::failed(format!("more than {limit} bytes arrive"), "--max-size BYTES"));
-                    }
-                    if output.is_json() {
-                        let (form, bytes) = in_json(&buffer[..len]);
-                        output.tell(&[], &json!({ "event": "received", form: bytes }))?;
-                    } else {
-                        output.bytes(&buffer[..len])?;
-                    }
+                received = &mut receiving, if comes => {
+                    received?;
+                    comes = false;
                 }
-                chunk = input.recv(), if open => match chunk {
-                    Some(chunk) => {
-                        // While the peer does not read, it may want to be read first.
-                        let writing = async {
-                            writer.write_all(&chunk).await?;
-                            writer.flush().await
-                        };
-                        tokio::time::timeout(idle, writing).await.map_err(|_| silent(idle))?.map_err(broken)?;
-                        sent += chunk.len() as u64;
+                sent = &mut sending, if open => {
+                    if let Err(problem) = sent {
+                        // What the peer said before it hung up may say why.
+                        if comes {
+                            let _ = timeout(LAST_WORDS, receiving).await;
+                        }
+                        return Err(problem);
                     }
-                    None => {
-                        open = false;
-                        writer.shutdown().await.map_err(broken)?;
-                    }
-                },
-                () = tokio::time::sleep(idle) => return Err(silent(idle)),
+                    open = false;
+                }
+                problem = &mut silence => return Err(problem),
             }
         }
         if output.is_json() {
+            let (sent, received) = (moved.sent.get(), moved.received.get());
             output.tell(&[], &json!({ "event": "ended", "sent": sent, "received": received }))?;
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// Shows what comes, until the peer has sent everything.
+    async fn receive(
+        &self,
+        mut reader: impl AsyncRead + Unpin,
+        moved: &Moved,
+        output: &Output,
+    ) -> Result<(), Problem> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let len = reader.read(&mut buffer).await.map_err(broken)?;
+            if len == 0 {
+                return Ok(());
+            }
+            moved.count(&moved.received, len);
+            if let Some(limit) = self.max_size.filter(|limit| moved.received.get() > *limit) {
+                return Err(Problem::failed(format!("more than {limit} bytes arrive"), "--max-size BYTES"));
+            }
+            if output.is_json() {
+                let (form, bytes) = in_json(&buffer[..len]);
+                output.tell(&[], &json!({ "event": "received", form: bytes }))?;
+            } else {
+                output.bytes(&buffer[..len])?;
+            }
+        }
+    }
 }
 
-fn silent(idle: Duration) -> Problem {
+/// Sends stdin to its end, and passes the end on.
+async fn send(mut writer: impl AsyncWrite + Unpin, moved: &Moved) -> Result<(), Problem> {
+    let mut input = stdin();
+    while let Some(chunk) = input.recv().await {
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            let len = writer.write(rest).await.map_err(broken)?;
+            if len == 0 {
+                return Err(broken(io::ErrorKind::WriteZero.into()));
+            }
+            moved.count(&moved.sent, len);
+            rest = &rest[len..];
+        }
+        writer.flush().await.map_err(broken)?;
+    }
+    writer.shutdown().await.map_err(broken)
+}
+
+/// Ends when not a byte went either way for so long.
+async fn silence(idle: Option<Duration>, moved: &Moved) -> Problem {
+    let Some(idle) = idle else { return std::future::pending().await };
+    while moved.last.get().elapsed() < idle {
+        sleep_until(moved.last.get() + idle).await;
+    }
     Problem::failed(format!("not a byte went either way for {idle:?}"), "--idle SECS waits longer")
+}
+
+fn broken(error: io::Error) -> Problem {
+    Problem::failed(format!("the connection broke: {error}"), "")
+}
+
+/// Bytes that went either way, and when the last ones did.
+struct Moved {
+    sent: Cell<u64>,
+    received: Cell<u64>,
+    last: Cell<Instant>,
+}
+
+impl Moved {
+    fn new() -> Self {
+        Self { sent: Cell::new(0), received: Cell::new(0), last: Cell::new(Instant::now()) }
+    }
+
+    fn count(&self, way: &Cell<u64>, len: usize) {
+        way.set(way.get() + len as u64);
+        self.last.set(Instant::now());
+    }
 }

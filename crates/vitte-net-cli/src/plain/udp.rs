@@ -52,7 +52,7 @@ pub(crate) async fn run(options: Options, output: &Output) -> Result<ExitCode, P
     };
     let builder = UdpSocket::builder().broadcast(options.broadcast);
     let (socket, mut peer) = if options.listen {
-        let socket = builder.bind(&options.address).await.map_err(failed)?;
+        let socket = builder.bind(&options.address).await.map_err(|error| Problem::listen(&error))?;
         tell_listening(output, socket.local_addr().map_err(failed)?)?;
         (socket, None)
     } else {

@@ -28,9 +28,7 @@ pub(super) async fn run(options: &Options, at: &str, output: &Output) -> Result<
     if let Some(tls) = &tls {
         builder = builder.tls(tls);
     }
-    let server = builder.bind(at).await.map_err(|error| {
-        Problem::failed(format!("cannot listen: {error}"), "another port (0 lets the system choose)")
-    })?;
+    let server = builder.bind(at).await.map_err(|error| Problem::listen(&error))?;
     let scheme = if tls.is_some() { "wss" } else { "ws" };
     let unknown = |error| Problem::failed(format!("cannot tell where it listens: {error}"), "");
     let url = format!("{scheme}://{}/", server.local_addr().map_err(unknown)?);
