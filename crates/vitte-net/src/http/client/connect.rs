@@ -9,6 +9,7 @@ use http::{Request, Response};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Permit, Pool};
@@ -66,7 +67,7 @@ impl Key {
 #[derive(Debug)]
 pub(super) enum Channel {
     H1 {
-        sender: http1::SendRequest<Body>,
+        sender: Http1,
         line: Arc<Line>,
         /// A proxy is asked: for whole URLs.
         absolute: bool,
@@ -79,6 +80,22 @@ pub(super) enum Channel {
     },
 }
 
+/// An HTTP/1.1 connection. Dropped between two exchanges it ends in good order, dropped within one it is cut: what
+/// hyper still sends, a peer that does not read would keep for ever.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    sender: http1::SendRequest<Body>,
+    task: AbortHandle,
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if !self.sender.is_ready() {
+            self.task.abort();
+        }
+    }
+}
+
 type Unsent = (HttpError, Option<Box<Request<Body>>>);
 
 impl Channel {
@@ -86,7 +103,7 @@ impl Channel {
     /// with the error.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
         let sent = match self {
-            Self::H1 { sender, .. } => sender.try_send_request(request).await,
+            Self::H1 { sender, .. } => sender.sender.try_send_request(request).await,
             Self::H2 { sender } => sender.try_send_request(request).await,
             Self::H3 { sender } => return sender.send(request).await,
         };
@@ -114,7 +131,7 @@ impl Channel {
     /// Waits until it takes a request. False: it never will.
     pub(super) async fn ready(&mut self) -> bool {
         match self {
-            Self::H1 { sender, .. } => sender.ready().await.is_ok(),
+            Self::H1 { sender, .. } => sender.sender.ready().await.is_ok(),
             Self::H2 { sender } => sender.ready().await.is_ok(),
             Self::H3 { sender } => !sender.is_closed(),
         }
@@ -122,7 +139,7 @@ impl Channel {
 
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::H1 { sender, .. } => sender.is_closed(),
+            Self::H1 { sender, .. } => sender.sender.is_closed(),
             Self::H2 { sender } => sender.is_closed(),
             Self::H3 { sender } => sender.is_closed(),
         }
@@ -218,12 +235,13 @@ async fn speak_h1(
         .handshake(TokioIo::new(guard))
         .await
         .map_err(|error| HttpError::of_hyper(Stage::Exchange, &error))?;
-    tokio::spawn(async move {
+    let driving = tokio::spawn(async move {
+        let _permit = permit;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an HTTP/1 connection ended");
         }
-        drop(permit);
     });
+    let sender = Http1 { sender, task: driving.abort_handle() };
     Ok(Channel::H1 { sender, line, absolute: settings.proxy.is_some() && !key.https })
 }
 

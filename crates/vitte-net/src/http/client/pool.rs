@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use super::connect::{Channel, Key};
 use crate::http::h3::Endpoints;
@@ -17,12 +18,18 @@ pub(super) type Permit = OwnedSemaphorePermit;
 #[derive(Debug)]
 pub(super) struct Pool {
     idle: Mutex<Idle>,
+    /// Connections that have answered and still send the request.
+    finishing: Mutex<JoinSet<()>>,
     idle_max: usize,
     idle_time: Duration,
     connections: Arc<Semaphore>,
     /// The UDP sockets of HTTP/3.
     pub(super) endpoints: Endpoints,
 }
+
+/// How long a connection that has answered is waited for to take the next request: it may have to send the rest of
+/// the last one first.
+const READY: Duration = Duration::from_millis(100);
 
 /// Origins whose HTTP/3 is remembered, at most.
 const ALTERNATIVES_MAX: usize = 256;
@@ -47,7 +54,8 @@ impl Pool {
     pub(super) fn new(idle_max: usize, idle_time: Duration, connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         let endpoints = Endpoints::default();
-        Self { idle: Mutex::default(), idle_max, idle_time, connections, endpoints }
+        let (idle, finishing) = (Mutex::default(), Mutex::default());
+        Self { idle, finishing, idle_max, idle_time, connections, endpoints }
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -78,7 +86,11 @@ impl Pool {
         }
     }
 
-    /// Waits for the right to a connection. What only waits in the pool makes room.
+    fn lock_finishing(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.finishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the right to a connection. What only waits in the pool makes room, and what has its answer.
     pub(super) async fn permit(&self) -> Permit {
         let at_once = Arc::clone(&self.connections).try_acquire_owned();
         if let Ok(permit) = at_once {
@@ -89,6 +101,7 @@ impl Pool {
             idle.count = 0;
             idle.waiting.clear();
         }
+        self.lock_finishing().abort_all();
         match Arc::clone(&self.connections).acquire_owned().await {
             Ok(permit) => permit,
             // Nobody closes the semaphore.
@@ -100,13 +113,34 @@ impl Pool {
     pub(super) async fn take(self: &Arc<Self>, key: &Key) -> Option<Channel> {
         loop {
             let mut channel = self.pop(key)?;
-            if !channel.is_closed() && channel.ready().await {
-                if let Some(shared) = channel.share() {
-                    self.keep(key, shared);
+            if channel.is_closed() {
+                continue;
+            }
+            match timeout(READY, channel.ready()).await {
+                Ok(true) => {
+                    if let Some(shared) = channel.share() {
+                        self.keep(key, shared);
+                    }
+                    return Some(channel);
                 }
-                return Some(channel);
+                Ok(false) => {}
+                Err(_) => self.finish(key, channel),
             }
         }
+    }
+
+    /// Lets a connection send the rest of a request, as long as others may wait for one.
+    fn finish(self: &Arc<Self>, key: &Key, mut channel: Channel) {
+        let (pool, key, time) = (Arc::downgrade(self), key.clone(), self.idle_time);
+        let mut finishing = self.lock_finishing();
+        while finishing.try_join_next().is_some() {}
+        finishing.spawn(async move {
+            if timeout(time, channel.ready()).await == Ok(true)
+                && let Some(pool) = pool.upgrade()
+            {
+                pool.keep(&key, channel);
+            }
+        });
     }
 
     fn pop(&self, key: &Key) -> Option<Channel> {
