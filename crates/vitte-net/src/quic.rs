@@ -1,6 +1,7 @@
 //! quinn over our sockets, for everybody who speaks QUIC: `quic://` links and HTTP/3. Every seed and every
 //! connection id is from [`Network::fill_random`], so that a simulated run replays.
 
+mod seat;
 mod socket;
 
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use ring::{hkdf, hmac};
 
 use crate::network::{Network, UdpOptions};
 
+#[cfg(all(test, feature = "quic"))]
+pub(crate) use self::seat::LINGER;
+pub(crate) use self::seat::{Seat, Seats};
 pub(crate) use self::socket::for_quinn;
 
 /// Bytes of the kernel's buffers, for bursts of many connections on one socket.

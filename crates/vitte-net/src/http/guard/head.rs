@@ -1,6 +1,8 @@
 //! Heads of HTTP/1 messages, byte by byte: what has one meaning for everybody is let through, the rest has a
 //! name and a status.
 
+use http::{HeaderMap, header};
+
 use super::{Fault, Framing};
 
 /// Bytes of a request target, at most: 8 KiB. Longer ones are answered 414.
@@ -209,6 +211,28 @@ pub(in crate::http) fn trailers(section: &[u8], fields_max: usize) -> Result<(),
         return Err(bad("a trailer that would change the message"));
     }
     Ok(())
+}
+
+/// The length that the head of a message of HTTP/2 or HTTP/3 states.
+///
+/// # Errors
+/// It states more than one, or has a field that belongs to one connection of HTTP/1.1 (RFC 9113, section 8.2.2;
+/// RFC 9114, section 4.2).
+pub(in crate::http) fn length(fields: &HeaderMap) -> Result<Option<u64>, Fault> {
+    const OF_HTTP1: [&str; 5] =
+        ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if OF_HTTP1.iter().any(|name| fields.contains_key(*name)) {
+        return Err(bad("a field of HTTP/1.1 alone"));
+    }
+    if fields.get_all(header::TE).iter().any(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        return Err(bad("a TE other than trailers"));
+    }
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (Some(length), None) => content_length(length.as_bytes()).map(Some),
+        (Some(_), Some(_)) => Err(bad("more than one Content-Length")),
+        (None, _) => Ok(None),
+    }
 }
 
 /// The line without its CR LF, and where the next one begins.

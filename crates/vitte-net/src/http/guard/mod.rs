@@ -37,7 +37,7 @@ use crate::network::{BoxStream, ByteStream};
 /// Bytes of trailers, at most: 8 KiB.
 const TRAILERS_MAX: usize = 8 * 1024;
 /// Interim responses (1xx) before the final one, at most.
-const INTERIM_MAX: u32 = 16;
+pub(super) const INTERIM_MAX: u32 = 16;
 /// Bytes of one read into the guard's own buffer: 8 KiB.
 const READ: usize = 8 * 1024;
 /// Fields of a head that hyper takes when nobody tells it a number. The guard counts; hyper is faster without.

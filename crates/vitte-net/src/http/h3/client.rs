@@ -5,27 +5,34 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use quinn::TokioRuntime;
 use tokio::sync::OnceCell;
 
 use super::stream::{Incoming, of_connection, of_stream};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
+use crate::http::guard::{INTERIM_MAX, head};
 use crate::network::{BoxFuture, Network, Target};
+use crate::quic::Seats;
 use crate::tcp::connect::{Race, STAGGER};
 use crate::tls::ClientTls;
 
 /// The sockets of a client, one for each family, made when they are needed.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Endpoints {
-    v4: OnceCell<quinn::Endpoint>,
-    v6: OnceCell<quinn::Endpoint>,
+    v4: OnceCell<Endpoint>,
+    v6: OnceCell<Endpoint>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    quinn: quinn::Endpoint,
+    seats: Arc<Seats>,
 }
 
 impl Endpoints {
-    async fn to(&self, address: SocketAddr, network: &Arc<dyn Network>) -> io::Result<&quinn::Endpoint> {
+    async fn to(&self, address: SocketAddr, network: &Arc<dyn Network>) -> io::Result<&Endpoint> {
         let (cell, any) = match address {
             SocketAddr::V4(_) => (&self.v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
             SocketAddr::V6(_) => (&self.v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
@@ -34,7 +41,9 @@ impl Endpoints {
             let socket = network.bind_udp(any, &crate::quic::socket_options()).await?;
             let socket = crate::quic::for_quinn(socket)?;
             let config = crate::quic::endpoint(network);
-            quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
+            let seats = Arc::new(Seats::default());
+            let quinn = quinn::Endpoint::new_with_abstract_socket(config, None, socket, seats.clone())?;
+            Ok(Endpoint { quinn, seats })
         })
         .await
     }
@@ -76,8 +85,12 @@ impl Sender {
             let config = config.clone();
             Box::pin(async move {
                 let endpoint = endpoints.to(address, network).await?;
-                let connecting = endpoint.connect_with(config, address, host);
-                connecting.map_err(io::Error::other)?.await.map_err(io::Error::from)
+                let begun = endpoint.seats.take(|| endpoint.quinn.connect_with(config, address, host));
+                let (connecting, seat) = begun.map_err(io::Error::other)?;
+                let attempt = seat.attempt();
+                let connection = connecting.await?;
+                attempt.succeed();
+                Ok(connection)
             })
         };
         let mut race = Race::new(addresses, STAGGER, attempt);
@@ -130,14 +143,32 @@ impl Sender {
             Some(tokio::spawn(upload(body, send)))
         };
         let mut body = Incoming::new(receive, upload);
-        let head = body.half_mut().recv_response().await;
-        let head = head.map_err(|error| (of_stream(Stage::Exchange, &error), None))?;
+        let head = final_head(body.half_mut()).await.map_err(|error| (error, None))?;
         let mut response = head.map(|()| Body::boxed(body));
         *response.version_mut() = Version::HTTP_3;
         Ok(response)
     }
 }
 
+/// The head of the final response, behind interim ones (RFC 9114, section 4.1).
+async fn final_head(half: &mut ReceiveHalf) -> Result<Response<()>, HttpError> {
+    for _ in 0..=INTERIM_MAX {
+        let head = half.recv_response().await.map_err(|error| of_stream(Stage::Exchange, &error))?;
+        let length = head::length(head.headers());
+        if let Some(fault) = length.err() {
+            return Err(HttpError::rules(Stage::Exchange, fault.what));
+        }
+        if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(HttpError::rules(Stage::Exchange, "another protocol, which HTTP/3 cannot become"));
+        }
+        if !head.status().is_informational() {
+            return Ok(head);
+        }
+    }
+    Err(HttpError::rules(Stage::Exchange, "too many interim responses"))
+}
+
+type ReceiveHalf = h3::client::RequestStream<h3_quinn::RecvStream, Bytes>;
 type SendHalf = h3::client::RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
 
 /// Sends a body. A body that fails resets the stream: the server must not take half of it for all.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use quinn::{Incoming as Knock, TokioRuntime, VarInt};
+use quinn::{Incoming as Knock, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -14,8 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::stream::{Incoming, of_stream};
 use crate::http::body::Body;
 use crate::http::error::{HttpError, Stage};
+use crate::http::guard::head;
 use crate::http::server::{Activity, Connection, told};
 use crate::network::Network;
+use crate::quic::Seats;
 use crate::tls::{HANDSHAKE_TIMEOUT, ServerTls};
 
 /// With so many connections an address must prove itself before it gets one more (RFC 9000, section 8.1.2).
@@ -27,6 +29,7 @@ const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 #[derive(Debug)]
 pub(in crate::http) struct Listening {
     endpoint: quinn::Endpoint,
+    seats: Arc<Seats>,
 }
 
 impl Listening {
@@ -38,13 +41,21 @@ impl Listening {
         let config = super::server_config(network, tls)?;
         let socket = network.bind_udp(at, &crate::quic::socket_options()).await?;
         let socket = crate::quic::for_quinn(socket)?;
+        let seats = Arc::new(Seats::default());
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             crate::quic::endpoint(network),
             Some(config),
             socket,
-            Arc::new(TokioRuntime),
+            seats.clone(),
         )?;
-        Ok(Self { endpoint })
+        Ok(Self { endpoint, seats })
+    }
+
+    /// How many connections there are, those included that are over and remembered still.
+    #[cfg(test)]
+    pub(in crate::http) fn counter(&self) -> impl Fn() -> usize + use<> {
+        let endpoint = self.endpoint.clone();
+        move || endpoint.open_connections()
     }
 
     /// Accepts until told to stop, then waits for the connections. Dropped, it cuts them.
@@ -72,7 +83,8 @@ impl Listening {
                 // Whoever cannot retry is not there.
                 let _ = knock.retry();
             } else {
-                connections.spawn(connection(knock, template.clone(), stopped.clone()));
+                let seats = Arc::clone(&self.seats);
+                connections.spawn(connection(knock, seats, template.clone(), stopped.clone()));
             }
         }
         // New ones are turned away while the old ones finish.
@@ -83,12 +95,28 @@ impl Listening {
     }
 }
 
-async fn connection(knock: Knock, mut template: Connection, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    knock: Knock,
+    seats: Arc<Seats>,
+    mut template: Connection,
+    mut stopped: watch::Receiver<bool>,
+) {
     let peer = knock.remote_address();
     let limits = template.settings.limits;
     let latest = Instant::now() + limits.head_time;
-    let quinn = match timeout_at(latest.min(Instant::now() + HANDSHAKE_TIMEOUT), knock).await {
-        Ok(Ok(quinn)) => quinn,
+    let (connecting, seat) = match seats.take(|| knock.accept()) {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no QUIC with a client");
+            return;
+        }
+    };
+    let attempt = seat.attempt();
+    let quinn = match timeout_at(latest.min(Instant::now() + HANDSHAKE_TIMEOUT), connecting).await {
+        Ok(Ok(quinn)) => {
+            attempt.succeed();
+            quinn
+        }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "no QUIC with a client");
             return;
@@ -163,7 +191,9 @@ async fn answer(
     let wait = template.settings.limits.body_time;
     let failed = |error| of_stream(Stage::Body, &error);
     let late = |_| HttpError::new(Stage::Body, io::Error::from(io::ErrorKind::TimedOut));
-    let incoming = Body::boxed(Incoming::new(receive, None));
+    // A head with more than one length is refused.
+    let length = head::length(&head.headers).unwrap_or_default();
+    let incoming = Body::boxed(Incoming::new(receive, None).with_length(length));
     let response: Response<Body> = template.answer_many(head, incoming, activity).await;
     let (head, mut body) = response.into_parts();
     timeout(wait, send.send_response(Response::from_parts(head, ()))).await.map_err(late)?.map_err(failed)?;

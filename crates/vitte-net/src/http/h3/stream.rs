@@ -40,6 +40,8 @@ half!(
 /// A body that comes in.
 pub(super) struct Incoming<S> {
     half: S,
+    /// What `Content-Length` still promises.
+    left: Option<u64>,
     at_end: bool,
     /// The task that sends the other direction; it ends with this.
     upload: Option<JoinHandle<()>>,
@@ -47,7 +49,13 @@ pub(super) struct Incoming<S> {
 
 impl<S> Incoming<S> {
     pub(super) fn new(half: S, upload: Option<JoinHandle<()>>) -> Self {
-        Self { half, at_end: false, upload }
+        Self { half, left: None, at_end: false, upload }
+    }
+
+    /// A body that must have this length, if there is one (RFC 9114, section 4.1.2).
+    pub(super) fn with_length(mut self, length: Option<u64>) -> Self {
+        self.left = length;
+        self
     }
 
     pub(super) fn half_mut(&mut self) -> &mut S {
@@ -75,12 +83,26 @@ impl<S: Half> http_body::Body for Incoming<S> {
         let failed = |error| Poll::Ready(Some(Err(of_stream(Stage::Body, &error))));
         if !this.at_end {
             match ready!(this.half.poll_data(cx)) {
-                Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(Some(bytes)) => {
+                    let Some(left) = &mut this.left else {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    };
+                    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                        let error = HttpError::rules(Stage::Body, "more bytes than Content-Length says");
+                        return Poll::Ready(Some(Err(error)));
+                    };
+                    *left = rest;
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
                 Ok(None) => this.at_end = true,
                 Err(error) => return failed(error),
             }
         }
         match ready!(this.half.poll_end(cx)) {
+            Ok(()) if this.left.is_some_and(|left| left > 0) => {
+                let error = HttpError::rules(Stage::Body, "fewer bytes than Content-Length says");
+                Poll::Ready(Some(Err(error)))
+            }
             Ok(()) => Poll::Ready(None),
             Err(error) => failed(error),
         }

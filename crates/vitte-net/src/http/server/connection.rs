@@ -213,7 +213,7 @@ impl Connection {
     ) -> http::Response<Body> {
         let mut handling = Handling::new(activity);
         let method = head.method.clone();
-        let reply = match h2_host(&head) {
+        let reply = match one_meaning(&head) {
             Ok(()) => self.reply(self.request(head, incoming)).await,
             Err(fault) => refusal(fault),
         };
@@ -346,8 +346,9 @@ fn refusal(fault: Fault) -> Reply {
         .closing()
 }
 
-/// The rules for hosts in HTTP/2 (RFC 9113, section 8.3.1): there is one, and no second meaning.
-fn h2_host(head: &request::Parts) -> Result<(), Fault> {
+/// The head of a request of HTTP/2 or HTTP/3 has no second meaning: one host (RFC 9113, section 8.3.1), one length.
+fn one_meaning(head: &request::Parts) -> Result<(), Fault> {
+    head::length(&head.headers)?;
     let bad = |what| Err(Fault { status: 400, what });
     let named = head.headers.get_all(header::HOST);
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());

@@ -221,6 +221,9 @@ async fn accept(
     (ended, connections)
 }
 
+#[cfg(all(test, feature = "http3"))]
+mod tests;
+
 /// Waits until the server is to stop. One whose owner is gone is.
 pub(super) async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;

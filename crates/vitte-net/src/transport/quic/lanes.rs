@@ -16,7 +16,7 @@ use vitte_net_proto::Lane;
 use super::config::{SEND_WINDOW, URGENT_RESERVE};
 use super::datagrams::Datagrams;
 use super::failure::{CLOSE_BROKEN, CLOSE_ORDERLY, Failure};
-use super::seat::Seat;
+use crate::quic::Seat;
 use crate::transport::LinkError;
 
 const LANES: usize = Lane::COUNT as usize;

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `mod.rs` | endpoints, dialling, listening |
 //! | `lanes.rs` | the two halves of a link |
-//! | `seat.rs` | the one task of a link |
 //! | `datagrams.rs` | what travels outside of the lanes, and how much of it |
 //! | `config.rs` | limits and seeds |
 //! | `failure.rs` | errors |
@@ -14,7 +13,6 @@ mod config;
 mod datagrams;
 mod failure;
 mod lanes;
-mod seat;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,10 +25,9 @@ use quinn::{ConnectError, Connecting};
 use vitte_net_proto::PeerId;
 
 use self::failure::{CLOSE_NO_IDENTITY, CLOSE_WRONG_PEER};
-use self::seat::{Seat, Seats};
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport};
 use crate::network::Network;
-use crate::quic;
+use crate::quic::{self, Seat, Seats};
 use crate::tls::{MeshTls, peer_of_quic};
 
 pub use self::lanes::{Reader, Writer};

@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::network::{
     BoxFuture, BoxStream, Datagrams, OsNetwork, Received, TcpListen, TcpOptions, UdpOptions,
 };
+use crate::quic::LINGER;
 use crate::tls::default_provider;
 
 mod replay;
@@ -522,7 +523,7 @@ async fn a_connection_that_is_silent_for_a_minute_is_given_up() {
 async fn all_are_gone(endpoint: &Endpoint) {
     let start = tokio::time::Instant::now();
     while endpoint.open_connections() > 0 {
-        assert!(start.elapsed() < 4 * seat::LINGER, "{} connections are left", endpoint.open_connections());
+        assert!(start.elapsed() < 4 * LINGER, "{} connections are left", endpoint.open_connections());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

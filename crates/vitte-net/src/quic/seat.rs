@@ -1,4 +1,4 @@
-//! One task for each QUIC link: quinn's driver of the connection, and who reads the link.
+//! One task for each QUIC connection: quinn's driver of it, and who reads a link.
 //!
 //! They wake each other with every packet. As two tasks they make a chain of four for a call: the endpoint,
 //! the connection, the reader, the handler. A worker of tokio polls three tasks in a row by its
@@ -29,7 +29,7 @@ const READER: usize = 1;
 /// How long quinn drives a connection whose handshake has failed: for the last packets of both sides (RFC 9000, section
 /// 10.2). By itself it would need its idle timeout for one that the same first packet opens and closes, since
 /// quinn-proto 0.11 sets no other timer then.
-pub(super) const LINGER: Duration = Duration::from_secs(3);
+pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -37,7 +37,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The runtime of one endpoint: tokio's, except that the driver of each connection gets a [`Seat`].
 #[derive(Default)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     /// The first task that quinn spawns is the endpoint's own; every other one drives a connection.
     endpoint_runs: AtomicBool,
     /// One connection begins at a time, so that its driver is known.
@@ -47,7 +47,7 @@ pub(super) struct Seats {
 
 impl Seats {
     /// Begins a connection: `begin` makes quinn spawn its driver, unless it fails.
-    pub(super) fn take<T, E>(&self, begin: impl FnOnce() -> Result<T, E>) -> Result<(T, Seat), E> {
+    pub(crate) fn take<T, E>(&self, begin: impl FnOnce() -> Result<T, E>) -> Result<(T, Seat), E> {
         let _turn = lock(&self.turn);
         let begun = begin()?;
         let driver = lock(&self.spawned).take();
@@ -124,10 +124,11 @@ impl Seat {
     }
 
     /// Begins a handshake: if the attempt is dropped before it has succeeded, the connection is gone soon.
-    pub(super) fn attempt(&self) -> Attempt {
+    pub(crate) fn attempt(&self) -> Attempt {
         Attempt { seat: self.clone(), succeeded: false }
     }
 
+    #[allow(dead_code, reason = "links have a reader, HTTP/3 has none")]
     /// Runs what reads the link in the task of the link, or in one of its own if that is over.
     pub(crate) fn spawn(self, reader: impl Future<Output = ()> + Send + 'static) {
         let mut state = lock(&self.0.0);
@@ -148,13 +149,13 @@ impl fmt::Debug for Seat {
 }
 
 /// A handshake that goes on.
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     seat: Seat,
     succeeded: bool,
 }
 
 impl Attempt {
-    pub(super) fn succeed(mut self) {
+    pub(crate) fn succeed(mut self) {
         self.succeeded = true;
     }
 }
