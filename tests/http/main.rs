@@ -9,6 +9,7 @@ mod exchange;
 mod files;
 mod haproxy;
 mod hostile;
+mod limits;
 mod nginx;
 #[path = "../plain/port.rs"]
 mod port;

@@ -114,3 +114,45 @@ fn dechunk(mut rest: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         rest = &rest[size + 2..];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Network, OsNetwork, TcpOptions};
+
+    /// What becomes of a server's answer, which stays and says nothing more.
+    async fn answered(answer: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let options = TcpOptions::default();
+        let listener = OsNetwork.listen_tcp("127.0.0.1:0".parse().unwrap(), &options).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (asking, accepted) = tokio::join!(OsNetwork.connect_tcp(at, &options), listener.accept());
+        let (mut server, _) = accepted.unwrap();
+        let serving = async {
+            // Who has heard enough hangs up.
+            let _ = server.write_all(&answer).await;
+            let _ = server.read_to_end(&mut Vec::new()).await;
+        };
+        tokio::join!(post(asking.unwrap(), "localhost", "/dns-query", b"question"), serving).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_by_https_has_its_bounds() {
+        let kind = "Content-Type: application/dns-message\r\n";
+        let head = |more: &str| format!("HTTP/1.1 200 OK\r\n{kind}{more}\r\n");
+        let fill = |len| "a".repeat(len);
+        let good = head("Content-Length: 3\r\n") + "abc";
+        assert_eq!(answered(good.into_bytes()).await.unwrap(), b"abc");
+        let chunks = "ffff\r\n".to_owned() + &fill(0xffff) + "\r\n";
+        for (what, answer) in [
+            ("a head", format!("HTTP/1.1 200 OK\r\nX: {}", fill(1 << 20))),
+            ("a length", head("Content-Length: 65536\r\n")),
+            ("a chunk", head("Transfer-Encoding: chunked\r\n") + "10000\r\n"),
+            ("chunks", head("Transfer-Encoding: chunked\r\n") + &chunks.repeat(20)),
+        ] {
+            let answer =
+                tokio::time::timeout(std::time::Duration::from_secs(20), answered(answer.into_bytes()));
+            let error = answer.await.expect(what).expect_err(what);
+            assert!(matches!(error, Failure::Malformed(_)), "{what}: {error:?}");
+        }
+    }
+}
