@@ -12,6 +12,9 @@ use vitte_net_proto::{Counters, PeerId, StreamCode, Taken};
 use super::receipt::Receipt;
 use super::{ReceiveError, SendError, Stream};
 
+/// Bytes of a message that count as one step of a task: others get the thread after 128 of them, or 2 MiB.
+const BUDGET: usize = 16 << 10;
+
 /// A channel of messages that are bytes, both ways.
 #[derive(Debug)]
 pub struct RawChannel {
@@ -100,11 +103,14 @@ impl RawSender {
     ) -> Result<Receipt, SendError> {
         let Stream { carrier, id } = &*self.stream;
         let message = message.into();
+        let len = message.len();
         let deadline = lifetime.into().map(|lifetime| carrier.now() + lifetime);
         let token = poll_fn(|cx| carrier.poll_send(Some(cx), *id, &message, deadline, true)).await?;
         let receipt = Receipt::new(carrier.clone(), token);
-        // A sender that always finds room would otherwise never let the driver run.
-        tokio::task::coop::consume_budget().await;
+        // A sender that always finds room would otherwise never let the driver run, nor anybody else.
+        for _ in 0..=len / BUDGET {
+            tokio::task::coop::consume_budget().await;
+        }
         Ok(receipt)
     }
 

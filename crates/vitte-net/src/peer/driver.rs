@@ -1,9 +1,11 @@
 //! The tasks of a peer: one that drives the session by the clock, one that reads each link.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, sleep_until, timeout};
 use vitte_net_proto::{CloseCode, Lane, LinkId, LinkKind, Violation};
 
@@ -18,6 +20,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How long a spare link is left alone: by then both sides have the other one.
 const SPARE_GRACE: Duration = Duration::from_secs(1);
+
+/// Bytes that a reader hears without waiting, before those whom they have woken get the thread.
+const TURN: usize = 256 << 10;
 
 /// Which link takes over when several live: the greatest.
 fn preference(transport: Transport) -> u8 {
@@ -176,7 +181,9 @@ async fn drive(ending: Ending) {
                 core.session.handle_timeout(now);
             }
         });
-        shared.flush();
+        if shared.flush() {
+            yield_now().await;
+        }
         // Asked behind both: either may have been what lost it, and then nobody wakes this task again.
         if shared.is_lost() {
             // What its links did not take at once they may take now. Who was told ends them; to cut them
@@ -212,25 +219,42 @@ async fn drive(ending: Ending) {
 
 /// What a run of bytes came to.
 struct Heard {
+    /// How many bytes came since the reader waited for some.
+    bytes: usize,
     effects: Effects,
     violation: Option<Violation>,
 }
 
 async fn read(shared: Arc<Shared>, slot: Arc<LinkSlot>, mut reader: LinkReader, first: Vec<(Lane, Vec<u8>)>) {
-    let mut heard = Heard { effects: Effects::default(), violation: None };
+    let mut heard = Heard { bytes: 0, effects: Effects::default(), violation: None };
+    // Whether somebody was woken since this task waited.
+    let mut woken = false;
     for (lane, run) in first {
         hear(&shared, &slot, lane, &run, &mut heard);
     }
     loop {
+        woken |= !(heard.effects.wakes.is_empty() && heard.effects.opened.is_empty());
         if !digest(&shared, &slot, &mut heard).await {
             return;
         }
+        // A task that is woken here is run by this thread, and not before this task waits. While bytes come faster
+        // than they are read it never does.
+        if woken && heard.bytes >= TURN {
+            (woken, heard.bytes) = (false, 0);
+            yield_now().await;
+        }
+        let mut waited = false;
+        let before = heard.bytes;
         let mut deliver = |lane: Lane, run: &[u8]| hear(&shared, &slot, lane, run, &mut heard);
         let result: Result<(), LinkError> = tokio::select! {
             biased;
             () = slot.cut.notified() => return,
             result = reader.read(&mut deliver) => result,
+            () = poll_fn(|_| { waited = true; Poll::<()>::Pending }) => return,
         };
+        if waited {
+            (woken, heard.bytes) = (false, heard.bytes - before);
+        }
         if let Err(error) = result {
             if digest(&shared, &slot, &mut heard).await {
                 shared.link_failed(&slot, &error);
@@ -244,6 +268,7 @@ fn hear(shared: &Arc<Shared>, slot: &LinkSlot, lane: Lane, run: &[u8], heard: &m
     if heard.violation.is_some() {
         return;
     }
+    heard.bytes += run.len();
     let now = shared.moment();
     let mut core = shared.core();
     core.hot = false;
@@ -276,7 +301,7 @@ async fn digest(shared: &Arc<Shared>, slot: &Arc<LinkSlot>, heard: &mut Heard) -
         return false;
     }
     if many {
-        tokio::task::yield_now().await;
+        yield_now().await;
         shared.core().awake = false;
     }
     shared.flush();

@@ -13,8 +13,8 @@ use crate::transport::{LinkError, LinkInfo, LinkWriter};
 
 /// Bytes that are packed between two writes to the socket.
 const WRITE_BATCH: usize = 256 << 10;
-/// Writes of one flush, after which the driver goes on: others want the thread.
-const WRITES_MAX: usize = 16;
+/// Writes of one flush, after which the driver goes on: others want the thread. 1 MiB is about a millisecond.
+const WRITES_MAX: usize = 4;
 
 /// A link of a session: its writer, and the means to end its reader.
 #[derive(Debug)]
@@ -69,44 +69,53 @@ impl LinkSlot {
 
 impl Shared {
     /// Writes what the session has to say to its links, as far as they take it without waiting. What they
-    /// do not take is written by the driver when they do.
-    pub(super) fn flush(&self) {
+    /// do not take is written by the driver when they do. True: they would take more, and others want the thread.
+    pub(super) fn flush(&self) -> bool {
         let links: Vec<Arc<LinkSlot>> = {
             let mut core = self.core();
             core.pending = 0;
             core.links.values().cloned().collect()
         };
+        let mut more = false;
         for slot in links {
-            self.flush_link(&slot);
+            more |= self.flush_link(&slot);
         }
         self.core().rearm(&self.driver);
+        if more {
+            self.driver.notify_one();
+        }
+        more
     }
 
-    fn flush_link(&self, slot: &Arc<LinkSlot>) {
+    fn flush_link(&self, slot: &Arc<LinkSlot>) -> bool {
         loop {
             slot.again.store(true, Ordering::SeqCst);
-            let Ok(mut writing) = slot.writer.try_lock() else { return };
+            let Ok(mut writing) = slot.writer.try_lock() else { return false };
             slot.again.store(false, Ordering::SeqCst);
             let mut effects = Effects::default();
             let result = self.write_all(slot, &mut writing, &mut effects);
             drop(writing);
             self.carry_out(effects);
-            if let Err(error) = result {
-                self.link_failed(slot, &error);
-                return;
-            }
-            if !slot.again.load(Ordering::SeqCst) {
-                return;
+            let more = match result {
+                Ok(more) => more,
+                Err(error) => {
+                    self.link_failed(slot, &error);
+                    return false;
+                }
+            };
+            if more || !slot.again.load(Ordering::SeqCst) {
+                return more;
             }
         }
     }
 
+    /// True: there is more to write, and the link would take it.
     fn write_all(
         &self,
         slot: &LinkSlot,
         writing: &mut Writing,
         effects: &mut Effects,
-    ) -> Result<(), LinkError> {
+    ) -> Result<bool, LinkError> {
         let Writing { writer, frames } = writing;
         let mut cx = Context::from_waker(&self.driver_waker);
         for _ in 0..WRITES_MAX {
@@ -127,16 +136,15 @@ impl Shared {
             }
             let flushed = writer.poll_flush(&mut cx);
             match flushed {
-                Poll::Ready(Ok(())) if packed == 0 => return Ok(()),
+                Poll::Ready(Ok(())) if packed == 0 => return Ok(false),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(error),
                 // A lane that is not blocked may have room: go on while something moves.
-                Poll::Pending if packed == 0 => return Ok(()),
+                Poll::Pending if packed == 0 => return Ok(false),
                 Poll::Pending => {}
             }
         }
-        self.driver.notify_one();
-        Ok(())
+        Ok(true)
     }
 
     /// A link broke: the session goes on over another, or waits for one.
