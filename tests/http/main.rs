@@ -18,6 +18,7 @@ mod simulated;
 mod slow;
 mod smuggling;
 mod third;
+mod third_rules;
 mod vectors;
 
 use std::future::Future;

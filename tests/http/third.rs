@@ -248,7 +248,7 @@ asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
 "#;
 
 /// A Python with a package, where both can be had. Its folder is made by one test at a time.
-async fn python(package: &str) -> Option<std::path::PathBuf> {
+pub(crate) async fn python(package: &str) -> Option<std::path::PathBuf> {
     static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _making = MAKING.lock().await;
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("http").join("python");

@@ -155,7 +155,7 @@ fn what_is_not_complete_is_no_success_and_errors_say_what_to_try() {
     let hostile = format!("http://{}/", canned(b"\x1b[2JHTTP\r\n\r\n"));
     let missing = format!("{}missing", server.url);
     for (arguments, code, what, hint) in [
-        (&["get", &missing][..], 1, "the server answered 404", "another path"),
+        (&["get", &missing][..], 1, "missing: the server answered 404", "another path"),
         (&["get", &cut], 1, "cut off", "--resume"),
         (&["get", &redirect], 1, "answered 302", "--follow"),
         (&["get", &redirect, "--follow", "3"], 1, "more than 3 redirects", "head"),

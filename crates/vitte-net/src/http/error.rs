@@ -294,9 +294,13 @@ impl HttpErrorKind {
 
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.url {
-            Some(url) => write!(f, "{url}: {}: {}", self.stage, self.kind),
-            None => write!(f, "{}: {}", self.stage, self.kind),
+        if let Some(url) = &self.url {
+            write!(f, "{url}: ")?;
+        }
+        match self.kind {
+            // It did answer.
+            HttpErrorKind::Status { .. } => write!(f, "{}", self.kind),
+            _ => write!(f, "{}: {}", self.stage, self.kind),
         }
     }
 }
