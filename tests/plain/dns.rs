@@ -153,6 +153,25 @@ fn records_of_others_are_dropped() {
     assert!(asked.iter().any(|ask| ask.is("bank.example", A)));
 }
 
+/// A name that is not there has no address, and no address is remembered for 136 years.
+#[test]
+fn contradictions_are_not_believed() {
+    let script = |ask: &Ask| match ask.name.as_str() {
+        "gone.example" => vec![Say::Answer(ask.reply(0x8183, &[a(&ask.name, [6, 6, 6, 6])], &[]))],
+        _ => ask.answer(&[record(&ask.name, A, u32::MAX, &[192, 0, 2, 1])]),
+    };
+    with_server(script, |builder, _| async move {
+        let resolver = builder.timeout(Duration::from_secs(1)).build();
+        let error = resolver.lookup("gone.example", RecordType::A).await.unwrap_err();
+        assert!(matches!(error, ResolveError::Failed { .. }), "{error:?}");
+        let records = resolver.lookup("there.example", RecordType::A).await.unwrap();
+        assert_eq!(
+            (found(&records)[0].as_str(), records[0].ttl),
+            ("there.example 192.0.2.1", Duration::ZERO)
+        );
+    });
+}
+
 #[test]
 fn aliases_are_followed_and_end() {
     let script = |ask: &Ask| {

@@ -100,7 +100,9 @@ impl Question {
             let records: Vec<Record> =
                 found.take(RECORDS_MAX).filter_map(|record| read(record, ttl)).collect();
             if !records.is_empty() {
-                return Ok(Reply::Records(records));
+                let contradiction =
+                    || Failure::Malformed("a record of a name that it says is not there".to_owned());
+                return if name_exists { Ok(Reply::Records(records)) } else { Err(contradiction()) };
             }
             let alias = message.answers.iter().filter(|record| ours(record, &name)).find_map(alias_of);
             match alias {
@@ -117,7 +119,7 @@ impl Question {
 
 fn alias_of(record: &WireRecord) -> Option<(&Name, u32)> {
     match &record.data {
-        RData::CNAME(target) => Some((&target.0, record.ttl)),
+        RData::CNAME(target) => Some((&target.0, ttl_of(record))),
         _ => None,
     }
 }
@@ -127,10 +129,15 @@ fn alias_of(record: &WireRecord) -> Option<(&Name, u32)> {
 fn remember(message: &Message, name: &Name) -> Option<Duration> {
     message.authorities.iter().find_map(|record| match &record.data {
         RData::SOA(soa) if record.name.zone_of(name) => {
-            Some(Duration::from_secs(record.ttl.min(soa.minimum).into()))
+            Some(Duration::from_secs(ttl_of(record).min(soa.minimum).into()))
         }
         _ => None,
     })
+}
+
+/// A time to live beyond 31 bits is none at all (RFC 2181, section 8).
+fn ttl_of(record: &WireRecord) -> u32 {
+    if i32::try_from(record.ttl).is_ok() { record.ttl } else { 0 }
 }
 
 fn wire_type(kind: RecordType) -> WireType {
@@ -161,6 +168,6 @@ fn read(record: &WireRecord, ttl: u32) -> Option<Record> {
         RData::TXT(txt) => Data::Txt(txt.txt_data.iter().map(|part| part.to_vec()).collect()),
         _ => return None,
     };
-    let ttl = Duration::from_secs(record.ttl.min(ttl).into());
+    let ttl = Duration::from_secs(ttl_of(record).min(ttl).into());
     Some(Record { name: text_of(&record.name), ttl, data })
 }
