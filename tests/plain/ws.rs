@@ -214,6 +214,8 @@ async fn a_hostile_client_is_answered_and_let_go() {
         ("many fields", request(&"A: b\r\n".repeat(200)), "400"),
         ("a page of others", request("Origin: http://evil.example\r\n"), "403"),
         ("a body", request("Content-Length: 7\r\n"), "400"),
+        ("bare LF", request("").replace("\r\n", "\n"), "400"),
+        ("one bare LF", request("A: b\nC: d\r\n"), "400"),
     ] {
         let (answer, ended) = answer(acceptor(), bytes.as_bytes()).await;
         let text = String::from_utf8(answer).unwrap();

@@ -110,6 +110,9 @@ impl WsAcceptor {
             Ok(read) => read,
             Err(NoHead::Unfinished) => return Err(AcceptError::Unfinished),
             Err(NoHead::Io(error)) => return Err(error.into()),
+            Err(NoHead::BareLf) => {
+                return Err(AcceptError::Refused(Refusal::new(400, "a line that ends in LF without CR")));
+            }
             Err(NoHead::TooLong) => {
                 return Err(AcceptError::Refused(Refusal::new(431, "a request that is too long")));
             }

@@ -223,6 +223,7 @@ pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
         head::read(&mut stream, options.max_handshake).await.map_err(|error| match error {
             NoHead::TooLong => ConnectError::HeadTooLong(options.max_handshake),
             NoHead::Unfinished => ConnectError::Answer("it ended before it was complete"),
+            NoHead::BareLf => ConnectError::Answer("a line of it ends in LF without CR"),
             NoHead::Io(error) => error.into(),
         })?;
     let (protocol, agreed) = check_answer(&head, &key, protocols, options)?;

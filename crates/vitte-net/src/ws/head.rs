@@ -13,10 +13,13 @@ const END: &[u8] = b"\r\n\r\n";
 pub(super) enum NoHead {
     TooLong,
     Unfinished,
+    /// A line ends in LF without CR: such a head has no end.
+    BareLf,
     Io(io::Error),
 }
 
-/// Reads until an empty line and returns the head with it, and what came after. At most `max` bytes are read.
+/// Reads until an empty line and returns the head with it, and what came after. At most `max` bytes are read, and
+/// none behind a line that ends in LF alone.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     max: usize,
@@ -31,7 +34,15 @@ pub(super) async fn read(
         let from = before.saturating_sub(END.len() - 1);
         if let Some(at) = read[from..].windows(END.len()).position(|end| end == END) {
             let head = read.split_to(from + at + END.len()).freeze();
-            return Ok((head, read.freeze()));
+            return if bare_lf(&head) { Err(NoHead::BareLf) } else { Ok((head, read.freeze())) };
+        }
+        if bare_lf(&read[from..]) {
+            return Err(NoHead::BareLf);
         }
     }
+}
+
+/// Whether a LF stands there without its CR; of the first byte that is not known.
+fn bare_lf(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
 }

@@ -58,6 +58,7 @@ impl Proxy {
         let (head, early) = head::read(stream, max).await.map_err(|error| match error {
             NoHead::TooLong => ConnectError::HeadTooLong(max),
             NoHead::Unfinished => ConnectError::Answer("the proxy ended it before it was complete"),
+            NoHead::BareLf => ConnectError::Answer("a line of the proxy's ends in LF without CR"),
             NoHead::Io(error) => error.into(),
         })?;
         let status = match Response::try_parse(&head) {
