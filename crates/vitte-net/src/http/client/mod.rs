@@ -162,7 +162,8 @@ impl Client {
                 }
             }
         }
-        let channel = self.channel(&key, &plan).await?;
+        // A new one: what is left in the pool may be one that just failed, and that does not know it yet.
+        let channel = connect::dial(&self.settings, &self.pool, &key, &plan).await?;
         self.send_on(channel, &key, plan).await.map_err(|(error, _)| error)
     }
 
