@@ -174,7 +174,9 @@ impl Session {
     }
 
     /// Gives the sending direction up: what was not transmitted is refused, the rest is the peer's word.
+    /// [`StreamCode::FINISHED`] is said as [`StreamCode::DROPPED`]: nothing that is given up is finished.
     pub fn reset(&mut self, id: StreamId, code: StreamCode, reason: &str, now: Moment) {
+        let code = given_up(code);
         if let Some(stream) = self.streams.get_mut(&id) {
             let before = stream.send.in_flight();
             stream.send.reset(code, reason, &mut self.settled);
@@ -185,8 +187,10 @@ impl Session {
         self.forget_if_over(id, now);
     }
 
-    /// Wants nothing more of the receiving direction: what was not taken is refused at the peer.
+    /// Wants nothing more of the receiving direction: what was not taken is refused at the peer. The code as in
+    /// [`reset`](Self::reset).
     pub fn stop(&mut self, id: StreamId, code: StreamCode, reason: &str, now: Moment) {
+        let code = given_up(code);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.receive.stop(code, reason);
             self.state(id, true, now);
@@ -205,4 +209,10 @@ impl Session {
         self.finish(id);
         self.forget_if_over(id, now);
     }
+}
+
+/// Only the session itself says that a direction is finished, when it is: a peer would take the word of an application
+/// for everything that it has sent.
+fn given_up(code: StreamCode) -> StreamCode {
+    if code == StreamCode::FINISHED { StreamCode::DROPPED } else { code }
 }

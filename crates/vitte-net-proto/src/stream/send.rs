@@ -457,13 +457,17 @@ impl SendHalf {
         taken: u64,
         settled: &mut Vec<Settled>,
     ) -> Result<(), Violation> {
-        if self.content == Content::Datagrams {
-            self.numbers.end(Some(taken))?;
-        } else if taken > self.sent {
+        if self.content != Content::Datagrams && taken > self.sent {
             return Err(Violation::new(
                 CloseCode::FLOW_CONTROL,
                 "a terminal state of bytes that were never sent",
             ));
+        }
+        if code == StreamCode::FINISHED && !self.may_be_finished(taken) {
+            return Err(Violation::malformed("a direction that is finished before its end"));
+        }
+        if self.content == Content::Datagrams {
+            self.numbers.end(Some(taken))?;
         }
         if self.content == Content::Messages {
             self.settle_taken(taken, settled);
@@ -473,6 +477,18 @@ impl SendHalf {
         self.drop_bytes();
         self.last = End::Over;
         Ok(())
+    }
+
+    /// Whether the peer can have taken everything to the end: there is one, and nothing is left before it.
+    fn may_be_finished(&self, taken: u64) -> bool {
+        match self.last {
+            End::Open => false,
+            End::Fin { .. } => {
+                self.queue.is_empty() && (self.content == Content::Datagrams || taken == self.end)
+            }
+            // It may have had a FIN before.
+            End::Reset { .. } | End::Over => true,
+        }
     }
 
     /// The session is lost: what was transmitted is unknown, what was not is refused.

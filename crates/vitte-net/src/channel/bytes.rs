@@ -53,7 +53,7 @@ impl PeerStream {
         self.stream.carrier.peer()
     }
 
-    /// Gives up both directions, for this reason.
+    /// Gives up both directions, for this reason. [`StreamCode::FINISHED`] is said as [`StreamCode::DROPPED`].
     pub fn abort(self, code: StreamCode, reason: &str) {
         self.stream.carrier.reset(self.stream.id, code, reason);
         self.stream.carrier.stop(self.stream.id, code, reason);

@@ -142,7 +142,8 @@ impl RawSender {
         }
     }
 
-    /// Gives up: what was not transmitted is refused, what was is the peer's word.
+    /// Gives up: what was not transmitted is refused, what was is the peer's word. [`StreamCode::FINISHED`] is said as
+    /// [`StreamCode::DROPPED`]: nothing that is given up is finished.
     pub fn reset(self, code: StreamCode, reason: &str) {
         self.stream.carrier.reset(self.stream.id, code, reason);
     }
@@ -210,7 +211,8 @@ impl RawReceiver {
         }
     }
 
-    /// Wants no more, for this reason.
+    /// Wants no more, for this reason. [`StreamCode::FINISHED`] is said as [`StreamCode::DROPPED`]: the sender would take
+    /// it for all that it has sent.
     pub fn stop(self, code: StreamCode, reason: &str) {
         self.stream.carrier.stop(self.stream.id, code, reason);
     }

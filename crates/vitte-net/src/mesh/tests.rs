@@ -3,11 +3,12 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
-use vitte_net_proto::{Handshake, Hello, Lane, Limits, Proof, Step};
+use vitte_net_proto::{Handshake, Hello, Lane, Limits, Proof, Step, StreamCode};
 
 use super::*;
 use crate::call::{CallError, NotSent};
-use crate::channel::OpenError;
+use crate::channel::receipt::Undelivered;
+use crate::channel::{OpenError, ReceiveError};
 use crate::discovery::Fixed;
 use crate::identity::Identity;
 use crate::network::{
@@ -67,6 +68,23 @@ async fn a_mesh_that_is_dropped_leaves_nothing_behind() {
         gone(&weak[0]).await;
         gone(&weak[1]).await;
     }
+}
+
+/// An application that stops with the code of an end has not taken everything for that.
+#[tokio::test]
+async fn who_stops_as_if_it_were_finished_has_refused_the_rest() {
+    let server = builder(1).listen("tls://127.0.0.1:0").start().await.unwrap();
+    let client = builder(2).start().await.unwrap();
+    let mut incoming = server.accept_raw("log").unwrap();
+    let peer = client.connect(&server.addresses()[0]).await.unwrap();
+    let (sender, _receiver) = peer.raw_channel("log").open().await.unwrap().split();
+    let receipt = sender.send("never taken").await.unwrap();
+    let (_, accepted) = incoming.next().await.unwrap();
+    let (_back, receiver) = accepted.split();
+    receiver.stop(StreamCode::FINISHED, "enough");
+    assert!(matches!(receipt.await, Err(Undelivered::Refused(_))));
+    let finished = sender.finish().await;
+    assert!(matches!(finished, Err(ReceiveError::Reset { code: StreamCode::DROPPED, .. })), "{finished:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The rules of `docs/WIRE.md`, one by one: a session, and a peer whose frames are written by hand.
 
+mod ends;
+
 use alloc::format;
 
 use super::*;
