@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
 use super::door::Door;
@@ -150,6 +151,7 @@ impl MeshBuilder {
             door: Arc::new(Door::new(self.config.handshakes_max, self.config.handshakes_per_address)),
             turned_away: TurnedAway::new(),
             state: Mutex::new(State::default()),
+            runtime: Handle::current(),
             tasks: Mutex::new(Vec::new()),
             config: self.config,
         });

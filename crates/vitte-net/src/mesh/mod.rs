@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     door: Arc<Door>,
     turned_away: TurnedAway,
     state: Mutex<State>,
+    /// Where its tasks run: whoever finds a link broken may be on another thread.
+    runtime: Handle,
     /// Tasks that end with the mesh.
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -121,7 +124,8 @@ impl Mesh {
     }
 
     /// A peer that can be reached now: today's session, or else all known addresses are dialled in a
-    /// staggered race, the better transports first.
+    /// staggered race, the better transports first. Such rounds of dialling begin at least a second apart for each
+    /// peer, whoever asks: a call that comes sooner waits for its turn, or for the peer to come by itself.
     ///
     /// # Errors
     /// Nothing led to the peer.
@@ -302,7 +306,7 @@ impl Inner {
 
     /// Runs a task that ends with the mesh.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let handle: JoinHandle<()> = tokio::spawn(task);
+        let handle: JoinHandle<()> = self.runtime.spawn(task);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Only when there is no room: a flood of newcomers would look at all of them for each.
         if tasks.len() == tasks.capacity() {
