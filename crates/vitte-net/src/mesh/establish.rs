@@ -1,5 +1,6 @@
 //! From a link whose keys are proven to a link of a session: hello, proof, admission.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,21 @@ struct Greeted {
     first: Vec<(Lane, Vec<u8>)>,
 }
 
+/// What came on other lanes, which may be faster than the one that carries the handshake: one run for each, so that a
+/// byte costs a byte however small the pieces are that it comes in.
+#[derive(Debug, Default)]
+struct Ahead(BTreeMap<Lane, Vec<u8>>);
+
+impl Ahead {
+    fn keep(&mut self, lane: Lane, run: &[u8]) {
+        self.0.entry(lane).or_default().extend_from_slice(run);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+}
+
 /// A refusal that is on its way to the peer.
 struct Refusal(CloseCode, String);
 
@@ -138,8 +154,7 @@ impl Inner {
         let mut handshake = Handshake::new(&hello, &mut out);
         let mut heard: Option<(Hello, Option<Arc<Shared>>)> = None;
         let mut run = Vec::new();
-        // A lane may be faster than the one that carries the handshake.
-        let mut ahead: Vec<(Lane, Vec<u8>)> = Vec::new();
+        let mut ahead = Ahead::default();
         let mut allowance = self.door.allowance();
         loop {
             send(link, &mut out).await?;
@@ -154,10 +169,10 @@ impl Inner {
                         Lane::CONTROL => run.extend_from_slice(bytes),
                         // It may be lost anyway.
                         Lane::DATAGRAM => {}
-                        other => ahead.push((other, bytes.to_vec())),
+                        other => ahead.keep(other, bytes),
                     };
                     link.reader.read(deliver).await?;
-                    let early = ahead.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+                    let early = ahead.bytes();
                     if early > Handshake::BYTES_MAX {
                         let reason = String::from("too many bytes before the welcome");
                         return Ok(Err(Refusal(CloseCode::FLOW_CONTROL, reason)));
@@ -187,7 +202,7 @@ impl Inner {
                         let reason = String::from("the peer did not prove the shared secret");
                         return Ok(Err(Refusal(CloseCode::AUTH_FAILED, reason)));
                     }
-                    let first = std::iter::once((Lane::CONTROL, rest)).chain(ahead).collect();
+                    let first = std::iter::once((Lane::CONTROL, rest)).chain(ahead.0).collect();
                     return Ok(Ok(Greeted { hello: remote, generation, silent, first }));
                 }
                 Step::Refused { code, reason } => {
@@ -322,4 +337,23 @@ pub(super) fn incarnation(network: &dyn crate::network::Network) -> Incarnation 
     let mut bits = [0; 16];
     network.fill_random(&mut bits);
     Incarnation(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_come_ahead_one_by_one_cost_no_more_than_together() {
+        let mut ahead = Ahead::default();
+        for count in 0..1000 {
+            let lane = Lane(2 + u8::from(count % 3 == 0));
+            ahead.keep(lane, &[u8::try_from(count % 256).unwrap()]);
+        }
+        assert_eq!(ahead.bytes(), 1000);
+        assert_eq!(ahead.0.len(), 2, "one run for each lane");
+        let room: usize = ahead.0.values().map(Vec::capacity).sum();
+        assert!(room <= 2048, "{room} bytes for 1000");
+        assert_eq!(ahead.0[&Lane(3)][..3], [0, 3, 6], "in their order");
+    }
 }
