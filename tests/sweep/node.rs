@@ -19,10 +19,9 @@ use crate::{simulated, watch};
 
 /// The words of a handler that is meant to panic.
 pub(crate) const ON_PURPOSE: &str = "on purpose";
-/// A mesh that was dropped or drained has let go of everything within this time. It is that long because of
-/// QUIC connections whose first packet was already a close: quinn keeps them until they have been idle
-/// for a minute.
-const GONE_WITHIN: Duration = Duration::from_secs(63);
+/// A mesh that was dropped or drained has let go of everything within this time: last words have two seconds, QUIC
+/// connections that are closed or whose handshake has failed three.
+const GONE_WITHIN: Duration = Duration::from_secs(6);
 /// Once nobody sends any more, the last acknowledgements are here within this time.
 const QUIET_WITHIN: Duration = Duration::from_secs(2);
 /// Messages of a session that wait for their outcome: queues and windows of a handful of streams.
@@ -139,6 +138,7 @@ async fn start(
     if plan.kept {
         builder = builder.discover(Fixed::new(known.clone()));
     }
+    watch::born(&peers[name].short().to_string());
     let mesh = builder.start().await?;
     let events = mesh.events();
     for (id, address) in known {

@@ -167,6 +167,9 @@ pub(crate) fn run(seed: u64, scenario: &Scenario, mode: Mode) -> Result<Done, Bo
         violations.push(format!("{handlers} handlers run on"));
     }
     let slowest_talk = run.board().talked.values().max().copied().unwrap_or(TALK_WITHIN);
+    violations.extend(watch::hasty().iter().map(|(node, to, apart)| {
+        format!("{node} dialled {to} again {apart:?} after the last round had begun")
+    }));
     let [rounds, dials] = watch::dials_within(SPAN, SPAN + TALK_WITHIN);
     let most_rounds = rounds.values().map(Vec::len).max().unwrap_or(0);
     violations.extend(too_many(&rounds, ROUNDS_MAX));

@@ -10,6 +10,9 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use vitte_net_sim::World;
 
+/// A node dials a peer at most once in each second.
+const ROUNDS_APART: Duration = Duration::from_secs(1);
+
 /// Who dialled whom, and when.
 pub(crate) type Dials = BTreeMap<(String, String), Vec<Duration>>;
 
@@ -20,6 +23,10 @@ struct Watched {
     rounds: Dials,
     /// Dials of an address.
     dials: Dials,
+    /// The last round of dialling each peer, of today's lives.
+    last_rounds: BTreeMap<(String, String), Duration>,
+    /// Rounds that began too soon behind the last one, and how long after it.
+    hasty: Vec<(String, String, Duration)>,
 }
 
 thread_local! {
@@ -36,6 +43,25 @@ pub(crate) fn set_world(world: &World) {
     WATCHED.with_borrow_mut(|watched| {
         watched.world.get_or_insert_with(|| world.clone());
     });
+}
+
+/// A node begins to live, perhaps not for the first time: it knows nothing of what it dialled before.
+pub(crate) fn born(node: &str) {
+    WATCHED.with_borrow_mut(|watched| watched.last_rounds.retain(|(of, _), _| of != node));
+}
+
+/// Who dialled whom too soon, in the run on this thread so far.
+pub(crate) fn hasty() -> Vec<(String, String, Duration)> {
+    WATCHED.with_borrow(|watched| watched.hasty.clone())
+}
+
+impl Watched {
+    fn round(&mut self, node: String, peer: String, now: Duration) {
+        self.rounds.entry((node.clone(), peer.clone())).or_default().push(now);
+        let last = self.last_rounds.insert((node.clone(), peer.clone()), now);
+        let apart = last.map(|last| now - last).filter(|apart| *apart < ROUNDS_APART);
+        self.hasty.extend(apart.map(|apart| (node, peer, apart)));
+    }
 }
 
 /// The rounds of dialling a peer, and the dials of an address, of the run on this thread between two moments.
@@ -81,7 +107,7 @@ impl Subscriber for Watcher {
             eprintln!("{:>10.1} ms  {}{}", now.as_secs_f64() * 1e3, said.message, said.fields);
         }
         WATCHED.with_borrow_mut(|watched| match said.message.as_str() {
-            "dials a peer" => watched.rounds.entry((said.node, said.peer)).or_default().push(now),
+            "dials a peer" => watched.round(said.node, said.peer, now),
             "dials" => watched.dials.entry((said.node, said.address)).or_default().push(now),
             _ => {}
         });

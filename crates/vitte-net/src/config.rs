@@ -172,7 +172,8 @@ impl Config {
         dial_stagger: Duration => dial_stagger;
         /// Time for one round of attempts over all addresses of a peer. Default 10 s (LAN: 3 s).
         dial_timeout: Duration => dial_timeout;
-        /// First wait before an unreachable peer is dialled again. Default 200 ms (LAN: 100 ms); at least 1 ms.
+        /// First wait before an unreachable peer is dialled again. Default 200 ms (LAN: 100 ms); at least 1 ms. Rounds
+        /// of dialling one peer begin at least a second apart all the same.
         backoff_first: Duration => backoff_first;
         /// Longest wait before an unreachable peer is dialled again. Default 30 s (LAN: 2 s).
         backoff_max: Duration => backoff_max;

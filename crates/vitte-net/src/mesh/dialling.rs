@@ -1,11 +1,13 @@
 //! Reaching peers: all their addresses in a staggered race, again and again where that is wanted.
 
 use std::cmp::Reverse;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use vitte_net_proto::dial::{Backoff, Race, RaceStep};
 use vitte_net_proto::{Moment, PeerId};
 
@@ -16,6 +18,10 @@ use crate::peer::Shared;
 
 /// A link that lived as long was no accident: the waits between dials begin anew.
 const STEADY: Duration = Duration::from_secs(1);
+/// Rounds of dialling one peer begin at least this far apart, whoever asks for them.
+pub(super) const APART: Duration = Duration::from_secs(1);
+/// A random part of it more, so that nodes that lost a peer together do not come back together.
+const SCATTER: Duration = Duration::from_millis(250);
 
 /// Why a peer was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +70,15 @@ impl Inner {
         if let Some(session) = self.reachable(peer) {
             return Ok(session);
         }
+        self.turn_to_dial(peer).await;
+        if let Some(session) = self.reachable(peer) {
+            return Ok(session);
+        }
         let mut addresses = {
             let mut state = self.state();
+            if state.draining {
+                return Err(DialError::Draining);
+            }
             state.entry(peer, most).map(|entry| entry.addresses.clone()).unwrap_or_default()
         };
         if addresses.is_empty() {
@@ -82,6 +95,30 @@ impl Inner {
         self.session_of(peer).map(|(session, _)| session).filter(|session| session.transport().is_some())
     }
 
+    /// When the next round of dialling a peer may begin, if that is not now.
+    pub(super) fn next_round(&self, peer: PeerId) -> Option<Instant> {
+        let last = self.state().peers.get(&peer)?.dialled.filter(|last| last.elapsed() < APART)?;
+        let mut chance = [0; 4];
+        self.network.fill_random(&mut chance);
+        let part = f64::from(u32::from_ne_bytes(chance)) / f64::from(u32::MAX);
+        Some(last + APART + SCATTER.mul_f64(part))
+    }
+
+    /// Waits until a round of dialling may begin, or until the peer is reachable without.
+    async fn turn_to_dial(&self, peer: PeerId) {
+        // Before the first look: nothing may fall in between.
+        let mut events = self.subscribe();
+        let Some(at) = self.next_round(peer) else { return };
+        let mut turn = pin!(sleep_until(at));
+        while self.reachable(peer).is_none() {
+            tokio::select! {
+                biased;
+                () = &mut turn => return,
+                event = events.recv() => if matches!(event, Err(RecvError::Closed)) { return },
+            }
+        }
+    }
+
     /// Dials addresses in a staggered race; the others are given up when one has led to the peer.
     pub(super) async fn race(
         self: &Arc<Self>,
@@ -90,6 +127,9 @@ impl Inner {
     ) -> Result<Arc<Shared>, DialError> {
         tracing::debug!(node = %self.id.short(), peer = %peer.short(), addresses = addresses.len(), "dials a peer");
         let start = Instant::now();
+        if let Some(entry) = self.state().peers.get_mut(&peer) {
+            entry.dialled = Some(start);
+        }
         let mut race = Race::new(addresses.len(), self.config.dial_stagger);
         let mut attempts = JoinSet::new();
         let mut failures = Vec::new();
@@ -195,7 +235,8 @@ impl Inner {
             }
             let mut chance = [0; 4];
             self.network.fill_random(&mut chance);
-            sleep(backoff.wait(u32::from_ne_bytes(chance))).await;
+            let wait = Instant::now() + backoff.wait(u32::from_ne_bytes(chance));
+            sleep_until(self.next_round(peer).map_or(wait, |turn| turn.max(wait))).await;
         }
     }
 

@@ -11,12 +11,10 @@ use vitte_net_proto::PeerId;
 use vitte_net_proto::dial::Backoff;
 
 use super::Inner;
-use super::dialling::rank;
+use super::dialling::{APART, rank};
 use crate::address::{Address, Transport};
 use crate::peer::Shared;
 
-/// Rounds of dialling to a reachable peer begin at least this far apart.
-const APART: Duration = Duration::from_secs(1);
 /// How long a link that has handed the session over is kept, unless it is wanted to stand by.
 const SPARE_FOR: Duration = Duration::from_secs(5);
 /// How many times the interval between two looks for a better transport grows while none is found.
@@ -97,7 +95,12 @@ impl Inner {
         // Whoever dials because nothing is left has the turn; a link that is brought is brought to both.
         let gate = self.state().peers.get(&peer).map(|entry| entry.gate.clone());
         let Some(gate) = gate else { return };
-        let _turn = gate.lock().await;
+        let _turn = loop {
+            let turn = gate.lock().await;
+            let Some(at) = self.next_round(peer) else { break turn };
+            drop(turn);
+            sleep_until(at).await;
+        };
         if self.want(peer).is_some_and(|(_, now)| now == want) {
             let round = self.race(peer, addresses);
             if let Ok(Err(error)) = timeout(self.config.dial_timeout, round).await {

@@ -35,7 +35,9 @@ pub(super) struct Entry {
     pub(super) improving: Option<Arc<Notify>>,
     /// The row of waits between its dials, and when the last one led to the peer.
     pub(super) waits: Option<(Backoff, Instant)>,
-    /// One dial at a time.
+    /// When the last round of dialling began.
+    pub(super) dialled: Option<Instant>,
+    /// One round of dialling at a time.
     pub(super) gate: Arc<tokio::sync::Mutex<()>>,
 }
 
