@@ -1,17 +1,16 @@
 //! Frames that an authenticated peer must not send, and floods of those that it may.
 
-use std::future::Future;
-use std::future::poll_fn;
+use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
 use tokio::time::timeout;
-use vitte_net::{CloseCode, Config, Events, Mesh, MeshEvent, Peer, StreamCode};
+use vitte_net::{CallError, CloseCode, Config, Events, Mesh, MeshEvent, Peer, Refusal, StreamCode};
 use vitte_net_proto::frame::{Decoded, Frame, Offsets, Open, StreamKind, kind, read_frame};
 use vitte_net_proto::{DeliveryClass, Lane, Priority, StreamId};
 
 use crate::on_every_transport;
-use crate::peer::{HONEST, HOSTILE, Raw, SOON, VICTIM, echo, id, mesh, transports, until};
+use crate::peer::{Echo, HONEST, HOSTILE, Raw, SOON, VICTIM, echo, id, mesh, transports, until};
 
 /// The name of a channel that is accepted and never read.
 const SINK: &str = "sink";
@@ -93,6 +92,23 @@ fn frames_end_with_pong(heard: &[u8]) -> bool {
     let mut pong = Vec::new();
     Frame::Pong { token: 77 }.put(&mut pong);
     heard.windows(pong.len()).any(|window| window == pong)
+}
+
+/// Waits for an OPEN, on whichever lane.
+async fn hears_an_open(hostile: &mut Raw) {
+    let mut lanes = vec![Vec::new(); Lane::COUNT.into()];
+    loop {
+        for (lane, heard) in (0..).zip(&mut lanes) {
+            heard.extend(hostile.take(Lane(lane)));
+            while let Ok(Decoded::Frame(frame, len)) = read_frame(heard) {
+                if matches!(frame, Frame::Open { .. }) {
+                    return;
+                }
+                heard.drain(..len);
+            }
+        }
+        hostile.listen().await.expect("the link lives");
+    }
 }
 
 /// Writes bytes, and reads what comes meanwhile, so that neither side waits for the other.
@@ -320,6 +336,31 @@ mod cases {
         scene.is_cut("RESUME", &questions, CloseCode::FLOW_CONTROL, "a flood of RESUME").await;
     }
 
+    /// A peer that answers a call with the code of a node that shuts down has not run it.
+    pub(super) async fn a_call_that_is_refused_by_who_shuts_down(mut scene: Scene) {
+        let mut hostile = scene.hostile().await;
+        until(&mut scene.events, |event| match event {
+            MeshEvent::Up { peer, .. } if peer == id(HOSTILE) => Some(()),
+            _ => None,
+        })
+        .await;
+        let peer = scene.victim.peers().into_iter().find(|peer| peer.id() == id(HOSTILE)).expect("a session");
+        let call = peer.call(Echo(String::from("for nobody"))).into_future();
+        let answers = async {
+            hears_an_open(&mut hostile).await;
+            let (stream, code) = (ours(0), StreamCode::SHUTDOWN);
+            let refusal = [
+                Frame::Stop { stream, code, taken: 0, reason: "" },
+                Frame::Reset { stream, code, reason: "" },
+            ];
+            hostile.say(&refusal).await.expect("the link lives");
+        };
+        let (called, ()) = tokio::join!(call, answers);
+        assert_eq!(called, Err(CallError::Refused(Refusal::ShuttingDown)));
+        assert!(peer.counters().balanced(), "{:?}", peer.counters());
+        echo(&scene.honest).await;
+    }
+
     /// It asks and asks, and reads no answer.
     pub(super) async fn answers_that_nobody_reads(mut scene: Scene) {
         let hostile = scene.hostile().await;
@@ -360,6 +401,7 @@ on_every_transport!(
     offsets_that_cannot_be,
     links_beyond_the_bound,
     floods,
+    a_call_that_is_refused_by_who_shuts_down,
     answers_that_nobody_reads,
 );
 

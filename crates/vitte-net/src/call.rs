@@ -296,6 +296,8 @@ async fn verdict<R: Request>(call: &UnderWay, code: StreamCode, reason: String) 
         }
         StreamCode::PANICKED => CallError::Panicked,
         StreamCode::DEADLINE => CallError::DeadlineExceeded,
+        // The peer's own word, while the session lives: no handler ran.
+        StreamCode::SHUTDOWN if !call.stream.carrier.is_over() => refused(Refusal::ShuttingDown),
         StreamCode::SHUTDOWN => {
             let Stream { carrier, .. } = &call.stream;
             // The session is over, so that the request has its outcome; delivered and unanswered is unknown.

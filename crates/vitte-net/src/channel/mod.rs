@@ -56,6 +56,8 @@ pub(crate) trait Carrier: Send + Sync + Debug {
     fn stop(&self, id: StreamId, code: StreamCode, reason: &str);
     fn release(&self, id: StreamId);
     fn counters(&self, id: StreamId) -> Option<Counters>;
+    /// The session is over.
+    fn is_over(&self) -> bool;
 }
 
 /// One stream. The session forgets it when the last handle is dropped and both directions are over.

@@ -3,6 +3,7 @@
 mod core;
 mod driver;
 mod flush;
+mod receipts;
 
 use std::fmt;
 use std::sync::Arc;
