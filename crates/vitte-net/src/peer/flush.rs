@@ -149,7 +149,14 @@ impl Shared {
 
     /// A link broke: the session goes on over another, or waits for one.
     pub(super) fn link_failed(&self, slot: &Arc<LinkSlot>, error: &LinkError) {
-        tracing::debug!(peer = %self.id().short(), transport = %slot.info.transport, %error, "a link ended");
+        let (peer, transport) = (self.id(), slot.info.transport);
+        match error {
+            // No CLOSE frame tells of it: what the layer below said is all there is.
+            LinkError::Protocol { .. } => {
+                tracing::warn!(peer = %peer.short(), %transport, %error, "a link is broken")
+            }
+            _ => tracing::debug!(peer = %peer.short(), %transport, %error, "a link ended"),
+        }
         self.with(|core, now| {
             core.links.remove(&slot.id);
             core.session.link_down(slot.id, now);
