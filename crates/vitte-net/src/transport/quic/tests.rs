@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use quinn::{Connection, VarInt};
+use tokio::sync::oneshot;
 use vitte_net_proto::Lane;
 
 use super::*;
@@ -546,14 +547,33 @@ async fn a_connection_that_is_closed_as_it_begins_is_gone_soon() {
 /// It says nothing more behind its first packet, and this side gives it up.
 #[tokio::test]
 async fn a_handshake_that_took_too_long_is_gone_soon() {
-    let (a, b) = (node(1, os()), node(2, os()));
+    let b = node(2, os());
     let listener = b.endpoints.listen(LOCAL).await.unwrap();
-    let (_, _connecting, seat) = a.endpoints.connect(listener.local_addr().unwrap(), "peer").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stop, stopping) = oneshot::channel::<()>();
+    let (silent, fell_silent) = oneshot::channel::<()>();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    // On a runtime that runs no more once the first packet is there.
+    let dialler = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let held = runtime.block_on(async {
+            let a = node(1, os());
+            let dialled = a.endpoints.connect(at, "peer").await.unwrap();
+            stopping.await.unwrap();
+            (a, dialled)
+        });
+        silent.send(()).unwrap();
+        let _ = ended.recv();
+        drop(held);
+    });
     let incoming = listener.accept().await.unwrap();
-    drop(seat);
+    stop.send(()).unwrap();
+    fell_silent.await.unwrap();
     let error = incoming.handshake(Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, LinkError::HandshakeTimeout), "{error:?}");
     all_are_gone(&listener.endpoint).await;
+    drop(end);
+    dialler.join().unwrap();
 }
 
 #[tokio::test]
