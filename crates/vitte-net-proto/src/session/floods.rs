@@ -10,12 +10,18 @@ use crate::time::Moment;
 /// over; a list is up to thousands of times as long as the question.
 const RESUMES: (u32, u32) = (64, 8);
 
+/// Parts of a second in which a throttled peer gets places back. All of a larger part at once would be opened and given
+/// up at once, and whatever else comes meanwhile would wait for that.
+const SPREAD: u64 = 500;
+
 /// The counts of one session.
 #[derive(Debug)]
 pub(super) struct Floods {
     abandoned: Bucket,
     /// Places of abandoned streams that the peer gets back later.
     withheld: u64,
+    /// So many of them at a time.
+    portion: u64,
     resumes: Bucket,
 }
 
@@ -24,14 +30,16 @@ impl Floods {
         Self {
             abandoned: Bucket::new(config.abandoned_burst, config.abandoned_per_second),
             withheld: 0,
+            portion: (u64::from(config.abandoned_per_second) / SPREAD)
+                .clamp(1, (config.max_streams / 8).max(1)),
             resumes: Bucket::new(RESUMES.0, RESUMES.1),
         }
     }
 
-    /// When some places are due to be given back: an eighth of all at a time, as they are granted.
-    pub(super) fn next_timeout(&self, max_streams: u64) -> Option<Moment> {
-        let batch = self.withheld.min((max_streams / 8).max(1));
-        (batch > 0).then(|| self.abandoned.ready_at(batch))
+    /// When some places are due to be given back.
+    pub(super) fn next_timeout(&self) -> Option<Moment> {
+        let portion = self.withheld.min(self.portion);
+        (portion > 0).then(|| self.abandoned.ready_at(portion))
     }
 }
 
@@ -52,7 +60,7 @@ impl Session {
 
     /// Gives back what the bucket has room for.
     pub(super) fn check_floods(&mut self, now: Moment) {
-        let due = self.floods.next_timeout(self.config.max_streams).is_some_and(|at| at <= now);
+        let due = self.floods.next_timeout().is_some_and(|at| at <= now);
         if !due {
             return;
         }
@@ -65,13 +73,20 @@ impl Session {
 
     /// The peer hears of its new room with the next statement, or at once if it has little left.
     fn grant(&mut self, now: Moment) {
-        let granted = self.peer_forgotten + self.config.max_streams;
-        if granted - self.peer_told >= (self.config.max_streams / 8).max(1) {
+        if self.grant_due().is_some() {
             // After a change of links it may have been told less than it knew before.
             let left = self.peer_told.saturating_sub(self.peer_opened);
             self.state_now |= left < self.config.max_streams / 2;
             self.state_at.get_or_insert(now + self.config.ack_delay);
         }
+    }
+
+    /// The count of streams that the peer is to hear of, if it has grown enough: by an eighth of all, or at all while
+    /// the peer is throttled.
+    pub(super) fn grant_due(&self) -> Option<u64> {
+        let granted = self.peer_forgotten + self.config.max_streams;
+        let least = if self.floods.withheld > 0 { 1 } else { (self.config.max_streams / 8).max(1) };
+        (granted - self.peer_told >= least).then_some(granted)
     }
 
     /// The peer asks for a list of offsets.

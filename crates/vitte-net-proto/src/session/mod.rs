@@ -454,7 +454,7 @@ impl Session {
         let links = self.links.values().map(|link| link.next_timeout(&self.config)).min();
         let expiry = self.expiries.first().map(|(at, _)| *at);
         let state = if self.active.is_some() { self.state_at } else { None };
-        let floods = self.floods.next_timeout(self.config.max_streams);
+        let floods = self.floods.next_timeout();
         [resume, links, expiry, state, floods].into_iter().flatten().min()
     }
 

@@ -104,8 +104,7 @@ impl Session {
         if core::mem::take(&mut self.drain_due) {
             Frame::Drain.put(out);
         }
-        let granted = self.peer_forgotten + self.config.max_streams;
-        if granted - self.peer_told >= (self.config.max_streams / 8).max(1) {
+        if let Some(granted) = self.grant_due() {
             self.peer_told = granted;
             Frame::MaxStreams { count: granted }.put(out);
         }

@@ -175,6 +175,32 @@ fn a_peer_that_opens_and_resets_gets_no_more_than_the_burst_and_the_rate() {
     assert!(opened - before >= 100, "{}", opened - before);
 }
 
+/// All of an eighth at once would be a burst of work again and again.
+#[test]
+fn a_throttled_peer_gets_its_places_back_a_few_at_a_time() {
+    for rate in [1_000, 10_000] {
+        let config = Config { abandoned_per_second: rate, ..Config::default() };
+        let mut victim = Victim::new(&config);
+        let (mut opened, mut most, mut later) = (0, 0, 0);
+        for step in 0..20_000 {
+            let before = opened;
+            while opened < victim.granted {
+                give_up(&mut victim, opened).unwrap();
+                opened += 1;
+            }
+            if step > 2_000 {
+                most = most.max(opened - before);
+                later += opened - before;
+            }
+            victim.wait(100).unwrap();
+        }
+        // Two milliseconds' worth, and no less in all for that.
+        assert!(most <= u64::from(rate) / 500 + 1, "{most} at once of {rate}");
+        let (least, full) = (u64::from(rate) * 17 / 10, u64::from(rate) * 18 / 10 + 64);
+        assert!((least..=full).contains(&later), "{later} in 1.8 s of {rate}");
+    }
+}
+
 #[test]
 fn a_peer_that_does_not_wait_for_its_places_is_cut() {
     let config =

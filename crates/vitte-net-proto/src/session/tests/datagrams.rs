@@ -140,6 +140,20 @@ fn a_sender_of_datagrams_does_not_fill_the_kernel_of_a_byte_link() {
 }
 
 #[test]
+fn no_more_than_a_thousand_small_ones_are_under_way_on_a_byte_link() {
+    let (mut pair, stream) = opened(false);
+    for number in 1..=2000 {
+        fire(&mut pair, stream, number, 8);
+        pair.transmit(16_384);
+    }
+    // What was transmitted is in flight, the rest waits or was dropped.
+    let told = counters(&pair);
+    assert_eq!((told.in_flight, told.refused), (1024 + 256, 2000 - 1024 - 256));
+    pair.settle();
+    assert_eq!(counters(&pair).in_flight, 0);
+}
+
+#[test]
 fn one_that_is_longer_than_a_packet_takes_the_lane() {
     let (mut pair, stream) = opened(true);
     (1..=3).for_each(|number| fire(&mut pair, stream, number, if number == 2 { 9000 } else { 100 }));
