@@ -380,15 +380,16 @@ mod cases {
                 }
             }
         };
-        let cut = until(&mut scene.events, |event| match event {
+        let mut cut = pin!(until(&mut scene.events, |event| match event {
             MeshEvent::Violation { code, reason, .. } => Some((code, reason)),
             _ => None,
-        });
+        }));
         let expected = (CloseCode::FLOW_CONTROL, String::from("a flood of terminal states"));
         tokio::select! {
             biased;
-            cut = cut => assert_eq!(cut, expected),
-            () = saying => panic!("the link ended, and nobody said why"),
+            cut = &mut cut => assert_eq!(cut, expected),
+            // The link is cut first, and then it is told why.
+            () = saying => assert_eq!(cut.await, expected),
         }
         echo(&scene.honest).await;
     }
