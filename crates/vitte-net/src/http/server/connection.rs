@@ -1,9 +1,10 @@
 //! One connection of the server, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
 use super::request::host_of;
@@ -28,7 +30,7 @@ use crate::http::body::Body;
 use crate::http::client::{FromHyper, Received};
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
 use crate::http::guard::{Fault, Guard, HYPER_FIELDS, Line, head};
-use crate::network::BoxStream;
+use crate::network::{BoxFuture, BoxStream};
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -93,18 +95,11 @@ impl Connection {
         let limits = self.settings.limits;
         let guard = Guard::server(stream, early, limits, begun);
         let line = guard.line();
-        let shared = Arc::new((self, line));
-        let service = service_fn(move |request| {
-            let shared = Arc::clone(&shared);
-            async move {
-                let (connection, line) = &*shared;
-                Ok::<_, Infallible>(connection.answer_h1(request, line).await)
-            }
-        });
+        let service = service_fn(|request| self.answer_h1(request, &line).map(Ok::<_, Infallible>));
         let mut builder = http1::Builder::new();
         builder
             .half_close(true)
-            .auto_date_header(false)
+            .auto_date_header(self.settings.clock.is_systems)
             .max_buf_size(2 * limits.head)
             // The guard keeps the time.
             .header_read_timeout(None);
@@ -113,9 +108,20 @@ impl Connection {
         }
         let connection = builder.serve_connection(TokioIo::new(guard), service).with_upgrades();
         tokio::pin!(connection);
+        let seen = stopped.clone();
+        let mut told = pin!(unconstrained(told(&mut stopped)));
+        // It is enough to be woken by it once: to ask it again for each request takes longer than the look whether it
+        // would say anything.
+        let mut asked = false;
+        let stopping = poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) && matches!(seen.has_changed(), Ok(false)) {
+                return Poll::Pending;
+            }
+            told.as_mut().poll(cx)
+        });
         let ended = tokio::select! {
             biased;
-            () = told(&mut stopped) => {
+            () = stopping => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -180,28 +186,33 @@ impl Connection {
         }
     }
 
-    async fn answer_h1(
-        &self,
+    /// Everything that needs no waiting happens at once: hyper moves the future, so it is small.
+    fn answer_h1<'a>(
+        &'a self,
         mut request: http::Request<Incoming>,
-        line: &Arc<Line>,
-    ) -> http::Response<Ending<Over>> {
+        line: &'a Arc<Line>,
+    ) -> impl Future<Output = http::Response<Ending<Over>>> + Send + use<'a> {
         let over = Over(Arc::clone(line));
-        let finish = |reply, method| self.finish(reply, method, true).map(|body| Ending { body, with: over });
         let handed = line.take();
-        if let Some(fault) = handed.refused {
-            return finish(refusal(fault), &Method::GET);
+        let (method, handling) = match handed.refused {
+            Some(fault) => (Method::GET, Err(Box::new(refusal(fault)))),
+            None => {
+                let upgrade = handed.upgrade.then(|| hyper::upgrade::on(&mut request));
+                let (head, incoming) = request.into_parts();
+                let method = head.method.clone();
+                let version = head.version;
+                let mut request = self.request(head, FromHyper::body(incoming, version));
+                request.upgrade = upgrade;
+                (method, self.handle(request))
+            }
+        };
+        async move {
+            let reply = replied(handling).await;
+            if handed.upgrade {
+                line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            self.finish(reply, &method, true).map(|body| Ending { body, with: over })
         }
-        let upgrade = handed.upgrade.then(|| hyper::upgrade::on(&mut request));
-        let (head, incoming) = request.into_parts();
-        let method = head.method.clone();
-        let version = head.version;
-        let mut request = self.request(head, FromHyper::body(incoming, version));
-        request.upgrade = upgrade;
-        let reply = self.reply(request).await;
-        if handed.upgrade {
-            line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
-        }
-        finish(reply, &method)
     }
 
     /// One request of HTTP/2 or HTTP/3.
@@ -214,7 +225,7 @@ impl Connection {
         let mut handling = Handling::new(activity);
         let method = head.method.clone();
         let reply = match one_meaning(&head) {
-            Ok(()) => self.reply(self.request(head, incoming)).await,
+            Ok(()) => replied(self.handle(self.request(head, incoming))).await,
             Err(fault) => refusal(fault),
         };
         let mut response = self.finish(reply, &method, false);
@@ -247,19 +258,12 @@ impl Connection {
         }
     }
 
-    fn reply(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        let handling = match self.refused(&request) {
-            Some(reply) => Err(reply),
+    /// Asks the handler, or says what is answered without it.
+    fn handle(&self, request: Request) -> Result<BoxFuture<'_, Reply>, Box<Reply>> {
+        match self.refused(&request) {
+            Some(reply) => Err(Box::new(reply)),
             // One that panics before there is a future to await.
             None => catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).map_err(|_| panicked()),
-        };
-        async move {
-            match handling {
-                Ok(handling) => {
-                    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| panicked())
-                }
-                Err(reply) => reply,
-            }
         }
     }
 
@@ -278,8 +282,8 @@ impl Connection {
         None
     }
 
-    /// The response, with the framing in its fields where nobody else puts it: hyper's `h1` does for a body whose
-    /// length is known.
+    /// The response, with the date and the framing in its fields where nobody else puts them: hyper's `h1` does, for a
+    /// body whose length is known.
     fn finish(&self, reply: Reply, method: &Method, h1: bool) -> http::Response<Body> {
         let mut response = http::Response::new(Body::empty());
         *response.status_mut() = reply.status;
@@ -290,7 +294,7 @@ impl Connection {
             dated |= name == header::DATE;
             framed |= name == header::TRANSFER_ENCODING || name == header::CONTENT_LENGTH;
         }
-        if !dated {
+        if !(dated || h1 && self.settings.clock.is_systems) {
             fields.insert(header::DATE, self.settings.clock.date());
         }
         if let Some(elsewhere) = &self.settings.alt_svc {
@@ -333,9 +337,17 @@ async fn sniff(stream: &mut BoxStream, early: &mut BytesMut) -> std::io::Result<
     Ok(true)
 }
 
+async fn replied(handling: Result<BoxFuture<'_, Reply>, Box<Reply>>) -> Reply {
+    let handled = match handling {
+        Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| panicked()),
+        Err(reply) => Err(reply),
+    };
+    handled.unwrap_or_else(|reply| *reply)
+}
+
 /// The handler is broken.
-fn panicked() -> Reply {
-    Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing()
+fn panicked() -> Box<Reply> {
+    Box::new(Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing())
 }
 
 /// What the guard would not let through is answered in plain words, and the connection ends.

@@ -30,6 +30,8 @@ pub(in crate::http) struct Settings {
 #[derive(Debug)]
 pub(super) struct Clock {
     network: Arc<dyn Network>,
+    /// It is the system's: hyper's HTTP/1 writes the same date for less.
+    pub(super) is_systems: bool,
     written: Mutex<(u64, HeaderValue)>,
 }
 
@@ -52,6 +54,7 @@ impl Clock {
 #[must_use]
 pub struct ServerBuilder {
     network: Arc<dyn Network>,
+    systems_clock: bool,
     tcp: TcpOptions,
     tls: Option<ServerTls>,
     header_timeout: Duration,
@@ -70,6 +73,7 @@ impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             network: Arc::new(OsNetwork),
+            systems_clock: true,
             tcp: TcpOptions::default(),
             tls: None,
             header_timeout: Duration::from_secs(15),
@@ -90,6 +94,7 @@ impl ServerBuilder {
     /// The network to listen on. Default: [`OsNetwork`].
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.network = network;
+        self.systems_clock = false;
         self
     }
 
@@ -216,7 +221,11 @@ impl ServerBuilder {
             http2: self.http2,
             // A port is text.
             alt_svc: alt_svc.and_then(|text| HeaderValue::try_from(text).ok()),
-            clock: Clock { network: self.network, written: Mutex::new((0, HeaderValue::from_static(""))) },
+            clock: Clock {
+                network: self.network,
+                is_systems: self.systems_clock,
+                written: Mutex::new((0, HeaderValue::from_static(""))),
+            },
         };
         Ok(Server { listener, h3, address, settings: Arc::new(settings) })
     }
