@@ -498,7 +498,8 @@ impl Activity {
             let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
             let (wait, verdict) = if sending { (stalled, Verdict::Stalled) } else { (idle, Verdict::Idle) };
             let fresh = !self.begun.load(Ordering::Relaxed);
-            let deadline = if fresh { self.latest.min(last + wait) } else { last + wait };
+            // The first request has the time of its head.
+            let deadline = if fresh { self.latest } else { last + wait };
             if !busy && Instant::now() >= deadline {
                 return verdict;
             }
