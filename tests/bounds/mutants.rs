@@ -100,8 +100,11 @@ struct Attacked {
 
 impl Attacked {
     async fn new(network: Arc<dyn Network>, scheme: &str) -> Self {
-        let config =
-            Config::wan().handshake_timeout(Duration::from_secs(2)).resume_window(Duration::from_millis(200));
+        let config = Config::wan()
+            .handshake_timeout(Duration::from_secs(2))
+            .resume_window(Duration::from_millis(200))
+            .readmit_burst(1 << 20)
+            .readmit_per_second(1_000_000);
         let victim = mesh_on(network, VICTIM, &[scheme], config).await;
         let address = victim.addresses().remove(0);
         let at = SocketAddr::from(([127, 0, 0, 1], address.port()));

@@ -231,10 +231,12 @@ fn unnoticed(scheme: &'static str) {
     );
 }
 
-/// It is cut, again and again.
+/// It is cut, again and again, and comes again no faster than it is let in.
 fn cut(scheme: &'static str) {
     let total = form(5_000, 1_000_000);
-    under("blind", scheme, Config::wan(), total, false, async |address, total, round| {
+    // Five times the default rate, so that a million take two minutes.
+    let config = Config::wan().readmit_per_second(5);
+    under("blind", scheme, config, total, true, async |address, total, round| {
         blind(&address, total, round).await
     });
 }

@@ -2,6 +2,7 @@
 //! come so far. Each is cut with the code and the reason that docs/WIRE.md says, as both sides see it, and an
 //! honest peer of the same node does not notice.
 
+mod again;
 mod below;
 mod frames;
 #[allow(dead_code, reason = "shared with tests/bounds: each uses a part")]

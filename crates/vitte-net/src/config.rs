@@ -20,6 +20,8 @@ pub struct Config {
     pub(crate) handshake_timeout: Duration,
     pub(crate) handshakes_max: usize,
     pub(crate) handshakes_per_address: usize,
+    pub(crate) readmit_burst: u32,
+    pub(crate) readmit_per_second: u32,
     pub(crate) dial_stagger: Duration,
     pub(crate) dial_timeout: Duration,
     pub(crate) improve_every: Duration,
@@ -64,6 +66,8 @@ impl Config {
             handshake_timeout: Duration::from_secs(10),
             handshakes_max: 4096,
             handshakes_per_address: 1024,
+            readmit_burst: 16,
+            readmit_per_second: 1,
             dial_stagger: Duration::from_millis(250),
             dial_timeout: Duration::from_secs(10),
             improve_every: Duration::from_secs(30),
@@ -168,6 +172,12 @@ impl Config {
         handshakes_max: usize => handshakes_max;
         /// The same for those of one address, or of one IPv6 network of 64 bits. Default 1,024; from 1 to 65,536.
         handshakes_per_address: usize => handshakes_per_address;
+        /// Links that a peer gets in a row after one of its links was cut for a broken rule; each further cut takes one
+        /// of them. Default 16; from 1 to 1,048,576.
+        readmit_burst: u32 => readmit_burst;
+        /// Links that such a peer gets each second after that, until all of `readmit_burst` have come back. Others wait
+        /// at the door, within [`handshake_timeout`](Self::handshake_timeout). Default 1; from 1 to 1,000,000.
+        readmit_per_second: u32 => readmit_per_second;
         /// Head start of each address over the next when a peer is dialled. Default 250 ms (LAN: 100 ms).
         dial_stagger: Duration => dial_stagger;
         /// Time for one round of attempts over all addresses of a peer. Default 10 s (LAN: 3 s).
@@ -254,6 +264,8 @@ impl Config {
         within("handshake_timeout", self.handshake_timeout, ms(10), hour, "10 ms to 1 h")?;
         within("handshakes_max", self.handshakes_max, 1, 1 << 16, "1 to 65,536")?;
         within("handshakes_per_address", self.handshakes_per_address, 1, 1 << 16, "1 to 65,536")?;
+        within("readmit_burst", self.readmit_burst, 1, 1 << 20, "1 to 1,048,576")?;
+        within("readmit_per_second", self.readmit_per_second, 1, 1_000_000, "1 to 1,000,000")?;
         within("dial_stagger", self.dial_stagger, ms(0), hour, "0 to 1 h")?;
         within("dial_timeout", self.dial_timeout, ms(10), hour, "10 ms to 1 h")?;
         within("backoff_first", self.backoff_first, ms(1), hour, "1 ms to 1 h")?;

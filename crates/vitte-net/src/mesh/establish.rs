@@ -149,6 +149,9 @@ impl Inner {
         let Some(generation) = self.pin(peer) else {
             return Ok(Err(Refusal(CloseCode::TOO_MANY, String::from("too many peers"))));
         };
+        if !link.info.dialled {
+            self.readmit(peer).await;
+        }
         let hello = self.hello(generation);
         let mut out = Vec::new();
         let mut handshake = Handshake::new(&hello, &mut out);

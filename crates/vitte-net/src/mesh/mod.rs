@@ -6,6 +6,7 @@ mod door;
 mod establish;
 mod events;
 mod improving;
+mod readmission;
 mod registry;
 mod state;
 mod turned_away;
@@ -435,6 +436,9 @@ impl Observer for Arc<Inner> {
             PeerEvent::Draining => self.tell(MeshEvent::Draining { peer: id }),
             PeerEvent::Throttled => self.tell(MeshEvent::Throttled { peer: id }),
             PeerEvent::Violation { transport, code, reason, ours } => {
+                if !ours {
+                    self.has_cut(id);
+                }
                 self.tell(MeshEvent::Violation { peer: id, transport, code, reason, ours });
             }
             PeerEvent::Lost(code, reason) => {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use vitte_net_proto::dial::Backoff;
 use vitte_net_proto::{Incarnation, PeerId};
 
+use super::readmission::Readmission;
 use crate::address::Address;
 use crate::peer::Shared;
 
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     pub(super) waits: Option<(Backoff, Instant)>,
     /// When the last round of dialling began.
     pub(super) dialled: Option<Instant>,
+    /// The peer was cut, and is let in again with care.
+    pub(super) readmission: Option<Readmission>,
     /// One round of dialling at a time.
     pub(super) gate: Arc<tokio::sync::Mutex<()>>,
 }
