@@ -1,13 +1,11 @@
 //! Byte streams of any length between peers.
 
-use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
 use vitte_net_proto::{PeerId, SendError as Unsent, StreamCode, Taken};
 
 use super::Stream;
@@ -15,36 +13,19 @@ use super::Stream;
 /// Bytes that one write hands to the session at most.
 const WRITE_MAX: usize = 64 << 10;
 
-/// Bytes that one task writes without waiting, after which others get the thread: on one that wrote for as long as
-/// there is room, an urgent message to the same peer would wait for milliseconds.
-const TURN: usize = 512 << 10;
-
 /// A byte stream to a peer: it survives its links, has flow control of its own, and no length limit.
 ///
 /// Shutting it down finishes this direction and waits until the peer has read everything. Dropping it
 /// flushes what was written; the peer learns that nothing more is read here.
+#[derive(Debug)]
 pub struct PeerStream {
     stream: Stream,
     finished: bool,
-    /// Bytes that were written since others had the thread.
-    written: usize,
-    /// Until they had it.
-    turn: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-}
-
-impl fmt::Debug for PeerStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stream, finished, .. } = self;
-        f.debug_struct("PeerStream")
-            .field("stream", stream)
-            .field("finished", finished)
-            .finish_non_exhaustive()
-    }
 }
 
 impl PeerStream {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, finished: false, written: 0, turn: None }
+        Self { stream, finished: false }
     }
 
     /// Who is at the other end.
@@ -53,7 +34,7 @@ impl PeerStream {
         self.stream.carrier.peer()
     }
 
-    /// Gives up both directions, for this reason. [`StreamCode::FINISHED`] is said as [`StreamCode::DROPPED`].
+    /// Gives up both directions, for this reason.
     pub fn abort(self, code: StreamCode, reason: &str) {
         self.stream.carrier.reset(self.stream.id, code, reason);
         self.stream.carrier.stop(self.stream.id, code, reason);
@@ -82,23 +63,12 @@ impl AsyncRead for PeerStream {
 
 impl AsyncWrite for PeerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.written >= TURN {
-            let turn = this.turn.get_or_insert_with(|| Box::pin(yield_now()));
-            ready!(turn.as_mut().poll(cx));
-            (this.turn, this.written) = (None, 0);
-        }
         let part = &bytes[..bytes.len().min(WRITE_MAX)];
-        let Stream { carrier, id } = &this.stream;
-        let Poll::Ready(sent) = carrier.poll_send(Some(cx), *id, &Bytes::copy_from_slice(part), None, false)
-        else {
-            this.written = 0;
-            return Poll::Pending;
-        };
-        this.written += part.len();
+        let Stream { carrier, id } = &self.stream;
+        let sent = ready!(carrier.poll_send(Some(cx), *id, &Bytes::copy_from_slice(part), None, false));
         Poll::Ready(match sent {
             Ok(_) => Ok(part.len()),
-            Err(Unsent::Closed) if this.finished => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(Unsent::Closed) if self.finished => Err(io::ErrorKind::BrokenPipe.into()),
             Err(_) => match carrier.poll_stopped(cx, *id) {
                 Poll::Ready((code, reason)) => Err(broken(code, &reason)),
                 Poll::Pending => Err(io::ErrorKind::BrokenPipe.into()),
