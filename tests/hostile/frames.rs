@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tokio::time::timeout;
-use vitte_net::{CallError, CloseCode, Config, Events, Mesh, MeshEvent, Peer, Refusal, StreamCode};
+use vitte_net::{CallError, CloseCode, Config, Events, Mesh, MeshEvent, Peer, Refusal, Request, StreamCode};
 use vitte_net_proto::frame::{Decoded, Frame, Offsets, Open, StreamKind, kind, read_frame};
 use vitte_net_proto::{DeliveryClass, Lane, Priority, StreamId};
 
@@ -70,20 +70,35 @@ impl Scene {
             pump(&mut hostile, bytes).await;
             hostile.forget();
         }
-        hostile.say(&[Frame::Ping { token: 77 }]).await.expect("the link lives");
-        let answered = timeout(SOON, async {
-            let mut heard = Vec::new();
-            loop {
-                heard.extend(hostile.take(Lane::CONTROL));
-                if frames_end_with_pong(&heard) {
-                    return;
-                }
-                hostile.listen().await.expect("the link lives");
-            }
-        });
-        answered.await.unwrap_or_else(|_| panic!("{what}: no sign of life"));
+        is_alive(what, &mut hostile).await;
         echo(&self.honest).await;
     }
+
+    /// The victim's side of the session with the hostile peer.
+    async fn peer_of_the_hostile(&mut self) -> Peer {
+        until(&mut self.events, |event| match event {
+            MeshEvent::Up { peer, .. } if peer == id(HOSTILE) => Some(()),
+            _ => None,
+        })
+        .await;
+        self.victim.peers().into_iter().find(|peer| peer.id() == id(HOSTILE)).expect("a session")
+    }
+}
+
+/// The victim has read all that was said, and answers.
+async fn is_alive(what: &str, hostile: &mut Raw) {
+    hostile.say(&[Frame::Ping { token: 77 }]).await.expect("the link lives");
+    let answered = timeout(SOON, async {
+        let mut heard = Vec::new();
+        loop {
+            heard.extend(hostile.take(Lane::CONTROL));
+            if frames_end_with_pong(&heard) {
+                return;
+            }
+            hostile.listen().await.expect("the link lives");
+        }
+    });
+    answered.await.unwrap_or_else(|_| panic!("{what}: no sign of life"));
 }
 
 /// Whether the PONG is among them. What was thrown away before may have torn the first frame, so that only the bytes
@@ -94,15 +109,15 @@ fn frames_end_with_pong(heard: &[u8]) -> bool {
     heard.windows(pong.len()).any(|window| window == pong)
 }
 
-/// Waits for an OPEN, on whichever lane.
-async fn hears_an_open(hostile: &mut Raw) {
+/// Waits for an OPEN, on whichever lane: the schemas that it names.
+async fn hears_an_open(hostile: &mut Raw) -> (u64, u64) {
     let mut lanes = vec![Vec::new(); Lane::COUNT.into()];
     loop {
         for (lane, heard) in (0..).zip(&mut lanes) {
             heard.extend(hostile.take(Lane(lane)));
             while let Ok(Decoded::Frame(frame, len)) = read_frame(heard) {
-                if matches!(frame, Frame::Open { .. }) {
-                    return;
+                if let Frame::Open { open, .. } = frame {
+                    return (open.schema_out, open.schema_in);
                 }
                 heard.drain(..len);
             }
@@ -336,15 +351,34 @@ mod cases {
         scene.is_cut("RESUME", &questions, CloseCode::FLOW_CONTROL, "a flood of RESUME").await;
     }
 
+    /// More calls than handlers may run, none of which is ever finished: they are no handlers yet.
+    pub(super) async fn requests_that_are_never_finished(mut scene: Scene) {
+        let mut hostile = scene.hostile().await;
+        let peer = scene.peer_of_the_hostile().await;
+        let call = peer.call(Echo(String::from("to learn its schemas"))).into_future();
+        let (schema_out, schema_in) = tokio::select! {
+            biased;
+            answer = call => panic!("nobody answers, but here is {answer:?}"),
+            schemas = hears_an_open(&mut hostile) => schemas,
+        };
+        let mut calls = Vec::new();
+        for count in 0..300 {
+            let Frame::Open { stream, mut open } = open_named(theirs(count), <Echo as Request>::NAME) else {
+                unreachable!()
+            };
+            (open.kind, open.schema_out, open.schema_in) = (StreamKind::Call, schema_out, schema_in);
+            calls.extend([Frame::Open { stream, open }, data(stream, 0, b"\x20\x1fa part of a")]);
+        }
+        hostile.say(&calls).await.expect("the link lives");
+        is_alive("calls", &mut hostile).await;
+        echo(&scene.honest).await;
+        assert!(peer.counters().balanced(), "{:?}", peer.counters());
+    }
+
     /// A peer that answers a call with the code of a node that shuts down has not run it.
     pub(super) async fn a_call_that_is_refused_by_who_shuts_down(mut scene: Scene) {
         let mut hostile = scene.hostile().await;
-        until(&mut scene.events, |event| match event {
-            MeshEvent::Up { peer, .. } if peer == id(HOSTILE) => Some(()),
-            _ => None,
-        })
-        .await;
-        let peer = scene.victim.peers().into_iter().find(|peer| peer.id() == id(HOSTILE)).expect("a session");
+        let peer = scene.peer_of_the_hostile().await;
         let call = peer.call(Echo(String::from("for nobody"))).into_future();
         let answers = async {
             hears_an_open(&mut hostile).await;
@@ -403,6 +437,7 @@ on_every_transport!(
     links_beyond_the_bound,
     floods,
     a_call_that_is_refused_by_who_shuts_down,
+    requests_that_are_never_finished,
     answers_that_nobody_reads,
 );
 

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use vitte_net_proto::{
     DeliveryClass, Moment, OpenError as Unopened, OpenInfo, Outcome, PeerId, Priority, StreamCode,
@@ -329,6 +329,9 @@ pub(crate) trait Serve: Send + Sync {
     fn start(&self, stream: Stream, info: &OpenInfo);
 }
 
+/// Why a call is refused as busy.
+const BUSY: &str = "too many calls of this name run";
+
 /// A handler, with the bound on how many run at once.
 pub(crate) struct Handler<R, H> {
     run: Arc<H>,
@@ -360,20 +363,44 @@ where
 
     fn start(&self, stream: Stream, info: &OpenInfo) {
         let Ok(permit) = self.running.clone().try_acquire_owned() else {
-            stream.carrier.refuse(stream.id, StreamCode::BUSY, "too many calls of this name run");
+            stream.carrier.refuse(stream.id, StreamCode::BUSY, BUSY);
             return;
         };
         stream.carrier.accept(stream.id);
         let deadline = info.deadline;
         let run = self.run.clone();
+        let running = self.running.clone();
         tokio::spawn(async move {
-            let _permit = permit;
-            serve::<R, H, F>(&*run, stream, deadline).await;
+            serve::<R, H, F>(&*run, Turn { running, permit: Some(permit) }, stream, deadline).await;
         });
     }
 }
 
-async fn serve<R, H, F>(run: &H, stream: Stream, deadline: Option<Moment>)
+/// A place among the handlers that run. Whoever waits for the rest of a request leaves it to others, so that a
+/// peer that never finishes its requests takes no places away: those are bounded by its streams.
+struct Turn {
+    running: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Takes the request if all of it is here, and a place with it.
+    fn poll_take(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<Arrived> {
+        if self.permit.is_none() {
+            self.permit = self.running.clone().try_acquire_owned().ok();
+        }
+        if self.permit.is_none() {
+            return Poll::Ready(Arrived::Busy);
+        }
+        let taken = stream.carrier.poll_take(cx, stream.id, usize::MAX);
+        if taken.is_pending() {
+            self.permit = None;
+        }
+        taken.map(Arrived::Taken)
+    }
+}
+
+async fn serve<R, H, F>(run: &H, mut turn: Turn, stream: Stream, deadline: Option<Moment>)
 where
     R: Request,
     H: Fn(CallContext, R) -> F,
@@ -388,14 +415,15 @@ where
             None => std::future::pending().await,
         }
     });
-    let taken = poll_fn(|cx| match carrier.poll_take(cx, *id, usize::MAX) {
-        Poll::Ready(taken) => Poll::Ready(Some(taken)),
-        Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+    let arrived = poll_fn(|cx| match turn.poll_take(cx, &stream) {
+        Poll::Ready(arrived) => Poll::Ready(arrived),
+        Poll::Pending => alarm.as_mut().poll(cx).map(|()| Arrived::TooLate),
     });
-    let payload = match taken.await {
-        Some(Taken::Payload(payload)) => payload,
-        Some(_) => return,
-        None => return carrier.reset(*id, StreamCode::DEADLINE, "the deadline passed"),
+    let payload = match arrived.await {
+        Arrived::Taken(Taken::Payload(payload)) => payload,
+        Arrived::Taken(_) => return,
+        Arrived::Busy => return carrier.refuse(*id, StreamCode::BUSY, BUSY),
+        Arrived::TooLate => return carrier.reset(*id, StreamCode::DEADLINE, "the deadline passed"),
     };
     let request = match std::panic::catch_unwind(|| decode::<R>(&payload)) {
         Ok(Ok(request)) => request,
@@ -429,6 +457,13 @@ where
         Ended::Cancelled => {}
         Ended::TooLate => carrier.reset(*id, StreamCode::DEADLINE, "the deadline passed"),
     }
+}
+
+/// How the wait for a request ended.
+enum Arrived {
+    Taken(Taken),
+    Busy,
+    TooLate,
 }
 
 enum Ended<A> {

@@ -191,7 +191,8 @@ impl Config {
         peers_max: usize => peers_max;
         /// Addresses that are remembered of one peer; more are ignored. Default 16; from 1 to 256.
         addresses_max: usize => addresses_max;
-        /// Calls of one name that run at once; more are refused as busy. Default 256; from 1 to 1,048,576.
+        /// Calls of one name that run at once; more are refused as busy. One whose request is not here whole has no
+        /// place yet. Default 256; from 1 to 1,048,576.
         handlers_max: usize => handlers_max;
         /// Channels or byte streams of one name that wait to be accepted; more are refused as busy. Default
         /// 64; from 1 to 65,536.
