@@ -26,9 +26,9 @@ const ROUNDS: usize = 16;
 /// Where quinn's driver sits, and where the reader.
 const DRIVER: usize = 0;
 const READER: usize = 1;
-/// How long quinn drives a connection whose handshake has failed: for the last packets of both sides (RFC 9000, section
-/// 10.2). By itself it would need its idle timeout for one that the same first packet opens and closes, since
-/// quinn-proto 0.11 sets no other timer then.
+/// How long quinn drives a connection that nobody uses any more: for the last packets of both sides (RFC 9000, section
+/// 10.2). By itself it would need three probe timeouts, which are 18 s where the first round trip took 2 s, and its
+/// idle timeout for a connection that the same first packet opens and closes, since quinn-proto 0.11 sets no other timer then.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,7 +97,7 @@ struct State {
     task: Option<Waker>,
     arrival: Option<Work>,
     /// The driver has [`LINGER`] left.
-    failed: bool,
+    left: bool,
     over: bool,
 }
 
@@ -108,7 +108,7 @@ impl Seat {
             polling: false,
             task: None,
             arrival: None,
-            failed: false,
+            left: false,
             over: false,
         };
         let bench = Arc::new(Bench(Mutex::new(state)));
@@ -123,9 +123,9 @@ impl Seat {
         Self(bench)
     }
 
-    /// Begins a handshake: if the attempt is dropped before it has succeeded, the connection is gone soon.
-    pub(crate) fn attempt(&self) -> Attempt {
-        Attempt { seat: self.clone(), succeeded: false }
+    /// Uses the connection from its first packet on: when the use is dropped, it is gone soon.
+    pub(crate) fn begin_use(&self) -> Use {
+        Use(self.clone())
     }
 
     #[allow(dead_code, reason = "links have a reader, HTTP/3 has none")]
@@ -148,25 +148,16 @@ impl fmt::Debug for Seat {
     }
 }
 
-/// A handshake that goes on.
-pub(crate) struct Attempt {
-    seat: Seat,
-    succeeded: bool,
-}
+/// A connection that is used: the handshake, then whoever holds its streams. What still has to be said is said before
+/// it is dropped.
+#[derive(Debug)]
+pub(crate) struct Use(Seat);
 
-impl Attempt {
-    pub(crate) fn succeed(mut self) {
-        self.succeeded = true;
-    }
-}
-
-impl Drop for Attempt {
+impl Drop for Use {
     fn drop(&mut self) {
-        if !self.succeeded {
-            let mut state = lock(&self.seat.0.0);
-            state.failed = true;
-            state.wake(DRIVER);
-        }
+        let mut state = lock(&self.0.0.0);
+        state.left = true;
+        state.wake(DRIVER);
     }
 }
 
@@ -199,7 +190,7 @@ impl Wake for Half {
 struct Task {
     halves: [Option<Work>; 2],
     wakers: [Waker; 2],
-    /// Runs once the handshake has failed.
+    /// Runs once nobody uses the connection.
     linger: Option<Pin<Box<Sleep>>>,
     bench: Arc<Bench>,
 }
@@ -209,7 +200,7 @@ impl Future for Task {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { halves, wakers, linger, bench } = &mut *self;
-        if lock(&bench.0).failed {
+        if lock(&bench.0).left {
             let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
             if Future::poll(linger.as_mut(), cx).is_ready() {
                 halves[DRIVER] = None;

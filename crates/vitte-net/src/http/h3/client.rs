@@ -14,7 +14,7 @@ use crate::http::body::Body;
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
 use crate::http::guard::{INTERIM_MAX, head};
 use crate::network::{BoxFuture, Network, Target};
-use crate::quic::Seats;
+use crate::quic::{Seats, Use};
 use crate::tcp::connect::{Race, STAGGER};
 use crate::tls::ClientTls;
 
@@ -81,21 +81,19 @@ impl Sender {
         let config = super::client_config(network, tls)?;
         let addresses = Target::from((host, port)).resolve(&**network).await;
         let addresses = addresses.map_err(|error| HttpError::new(Stage::Connect, error))?;
-        let attempt = |address| -> BoxFuture<'_, io::Result<quinn::Connection>> {
+        let attempt = |address| -> BoxFuture<'_, io::Result<(quinn::Connection, Use)>> {
             let config = config.clone();
             Box::pin(async move {
                 let endpoint = endpoints.to(address, network).await?;
                 let begun = endpoint.seats.take(|| endpoint.quinn.connect_with(config, address, host));
                 let (connecting, seat) = begun.map_err(io::Error::other)?;
-                let attempt = seat.attempt();
-                let connection = connecting.await?;
-                attempt.succeed();
-                Ok(connection)
+                let used = seat.begin_use();
+                Ok((connecting.await?, used))
             })
         };
         let mut race = Race::new(addresses, STAGGER, attempt);
-        if let Some(connection) = race.run().await {
-            return Self::speak(connection, max_head).await;
+        if let Some((connection, used)) = race.run().await {
+            return Self::speak(connection, used, max_head).await;
         }
         Err(match race.failed.last() {
             Some((address, error)) => of_quinn(*address, error),
@@ -103,13 +101,14 @@ impl Sender {
         })
     }
 
-    async fn speak(quinn: quinn::Connection, max_head: usize) -> Result<Dialled, HttpError> {
+    async fn speak(quinn: quinn::Connection, used: Use, max_head: usize) -> Result<Dialled, HttpError> {
         let mut builder = h3::client::builder();
         builder.max_field_section_size(max_head as u64).send_grease(false);
         let made = builder.build(h3_quinn::Connection::new(quinn.clone())).await;
         let (mut driver, h3) = made.map_err(|error| of_connection(Stage::Exchange, &error))?;
         let driver = Box::pin(async move {
             let error = driver.wait_idle().await;
+            drop(used);
             tracing::debug!(%error, "an HTTP/3 connection ended");
         });
         Ok(Dialled { sender: Self { h3, quinn }, driver })

@@ -111,12 +111,9 @@ async fn connection(
             return;
         }
     };
-    let attempt = seat.attempt();
+    let _used = seat.begin_use();
     let quinn = match timeout_at(latest.min(Instant::now() + HANDSHAKE_TIMEOUT), connecting).await {
-        Ok(Ok(quinn)) => {
-            attempt.succeed();
-            quinn
-        }
+        Ok(Ok(quinn)) => quinn,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "no QUIC with a client");
             return;

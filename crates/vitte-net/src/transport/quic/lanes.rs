@@ -16,7 +16,7 @@ use vitte_net_proto::Lane;
 use super::config::{SEND_WINDOW, URGENT_RESERVE};
 use super::datagrams::Datagrams;
 use super::failure::{CLOSE_BROKEN, CLOSE_ORDERLY, Failure};
-use crate::quic::Seat;
+use crate::quic::{Seat, Use};
 use crate::transport::LinkError;
 
 const LANES: usize = Lane::COUNT as usize;
@@ -32,12 +32,17 @@ const DATAGRAMS: usize = 64;
 /// How long a closed link may take to hand over what was flushed before.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Streams of a reader that was dropped. To drop them as well would tell the peer to stop sending, which
-/// it could notice before it has read the last frames of this side.
-type Parked = Arc<Mutex<Vec<RecvStream>>>;
+/// What both halves of a link hold until the last word is said.
+#[derive(Debug)]
+struct Shared {
+    /// Streams of a reader that was dropped. To drop them as well would tell the peer to stop sending, which
+    /// it could notice before it has read the last frames of this side.
+    parked: Mutex<Vec<RecvStream>>,
+    _used: Use,
+}
 
-pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
-    let parked = Parked::default();
+pub(super) fn split(connection: Connection, seat: Seat, used: Use) -> (Reader, Writer) {
+    let shared = Arc::new(Shared { parked: Mutex::default(), _used: used });
     let writer = Writer {
         connection: connection.clone(),
         lanes: Box::new(std::array::from_fn(|_| Outbound::default())),
@@ -45,7 +50,7 @@ pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
         opening: None,
         failure: None,
         closed: false,
-        parked: Arc::clone(&parked),
+        shared: Arc::clone(&shared),
     };
     let reader = Reader {
         accepting: Waiting::accept(&connection),
@@ -55,7 +60,7 @@ pub(super) fn split(connection: Connection, seat: Seat) -> (Reader, Writer) {
         lanes: Box::new(std::array::from_fn(|_| Inbound::Unseen)),
         runs: Box::new(std::array::from_fn(|_| Bytes::new())),
         failure: None,
-        parked,
+        shared,
         seat,
     };
     (reader, writer)
@@ -104,7 +109,7 @@ pub struct Reader {
     lanes: Box<[Inbound; LANES]>,
     runs: Box<[Bytes; RUNS]>,
     failure: Option<Failure>,
-    parked: Parked,
+    shared: Arc<Shared>,
     seat: Seat,
 }
 
@@ -240,7 +245,7 @@ impl Drop for Reader {
             Inbound::Open(stream) => Some(stream),
             Inbound::Unseen | Inbound::Ended => None,
         });
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parked = self.shared.parked.lock().unwrap_or_else(PoisonError::into_inner);
         parked.extend(self.fresh.drain(..).chain(open));
     }
 }
@@ -254,7 +259,7 @@ pub struct Writer {
     opening: Option<Waiting<SendStream>>,
     failure: Option<Failure>,
     closed: bool,
-    parked: Parked,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
@@ -428,7 +433,7 @@ impl Writer {
             return;
         };
         let streams = self.lanes.iter_mut().filter_map(|lane| lane.stream.take()).collect();
-        runtime.spawn(linger(self.connection.clone(), streams, Arc::clone(&self.parked)));
+        runtime.spawn(linger(self.connection.clone(), streams, Arc::clone(&self.shared)));
     }
 }
 
@@ -440,7 +445,7 @@ fn poll_write(lane: &mut Outbound, cx: &mut Context<'_>) -> Result<Poll<()>, Fai
     }
 }
 
-async fn linger(connection: Connection, mut streams: Vec<SendStream>, parked: Parked) {
+async fn linger(connection: Connection, mut streams: Vec<SendStream>, shared: Arc<Shared>) {
     let acknowledged = async {
         for stream in &mut streams {
             // An error means that the stream or the link has ended already.
@@ -452,7 +457,7 @@ async fn linger(connection: Connection, mut streams: Vec<SendStream>, parked: Pa
     // Over or not, the link ends now.
     tokio::time::timeout(LINGER, acknowledged).await.ok();
     connection.close(CLOSE_ORDERLY, &[]);
-    drop(parked);
+    drop(shared);
 }
 
 impl From<ReadError> for Failure {

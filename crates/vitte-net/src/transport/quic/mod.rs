@@ -288,9 +288,8 @@ async fn link(
     seat: Seat,
     dialled: bool,
 ) -> Result<Link, LinkError> {
-    let attempt = seat.attempt();
+    let used = seat.begin_use();
     let connection = connecting.await.map_err(|error| failure::lost(&error))?;
-    attempt.succeed();
     // rustls has made sure of the protocol: over QUIC it insists on an ALPN that suits both.
     let Some(peer) = connection.peer_identity().and_then(peer_of_quic) else {
         connection.close(CLOSE_NO_IDENTITY, b"no Ed25519 key");
@@ -305,7 +304,7 @@ async fn link(
         local: plain(local),
         remote: plain(connection.remote_address()),
     };
-    let (reader, writer) = lanes::split(connection, seat);
+    let (reader, writer) = lanes::split(connection, seat, used);
     Ok(Link { info, reader: LinkReader::Quic(reader), writer: LinkWriter::Quic(writer) })
 }
 
