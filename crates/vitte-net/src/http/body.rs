@@ -66,7 +66,11 @@ impl Body {
     /// How many bytes it has, where that is known.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
-        self.size_hint().exact()
+        match &self.0 {
+            Inner::Empty => Some(0),
+            Inner::Whole(bytes) => Some(bytes.len() as u64),
+            Inner::Stream(_) => self.size_hint().exact(),
+        }
     }
 
     /// The next bytes, or `None` at the end of a complete body. Trailers are skipped.

@@ -111,21 +111,41 @@ impl From<Unread> for Fault {
     }
 }
 
+/// The last host that was found to be one: a client names the same again and again.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Known(Vec<u8>);
+
+impl Known {
+    /// Bytes of a host that are kept, at most: more than a name and a port have.
+    const MAX: usize = 300;
+
+    fn is_authority(&mut self, text: &[u8]) -> bool {
+        if self.0 == text && !text.is_empty() {
+            return true;
+        }
+        let is = is_authority(text);
+        if is && text.len() <= Self::MAX {
+            self.0.clear();
+            self.0.extend_from_slice(text);
+        }
+        is
+    }
+}
+
 /// Reads the head of a request at the front of `bytes` (RFC 9112, section 3), and says how long it is.
 ///
 /// # Errors
 /// It has no or more than one meaning, is more than we take, or its end is missing.
-pub(in crate::http) fn request(bytes: &[u8], fields_max: usize) -> Result<(usize, RequestHead), Unread> {
+pub(in crate::http) fn request(
+    bytes: &[u8],
+    fields_max: usize,
+    known: &mut Known,
+) -> Result<(usize, RequestHead), Unread> {
     let RequestLine { method, target, minor, end: begin } = request_line(bytes)?;
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
-        return Err(bad("a method that is no token").into());
-    }
-    if target.len() > TARGET_MAX {
-        return Err(Fault { status: 414, what: "a target of more than 8 KiB" }.into());
-    }
-    let (fields, end) = fields(bytes, begin, fields_max)?;
+    let mut fields = Fields::default();
+    let end = fields.read(bytes, begin, fields_max)?;
     let authority = authority_of(method, target)?;
-    check_host(fields.host, authority, minor)?;
+    check_host(fields.host, authority, minor, known)?;
     if fields.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Fault { status: 417, what: "an expectation that nobody knows" }.into());
     }
@@ -140,7 +160,9 @@ pub(in crate::http) fn request(bytes: &[u8], fields_max: usize) -> Result<(usize
 }
 
 struct RequestLine<'a> {
+    /// A token.
     method: &'a [u8],
+    /// Neither empty nor too long, and made of what a URL is made of.
     target: &'a [u8],
     minor: u8,
     /// Where the next line begins.
@@ -148,14 +170,15 @@ struct RequestLine<'a> {
 }
 
 fn request_line(bytes: &[u8]) -> Result<RequestLine<'_>, Unread> {
-    // The most frequent form without a search for the line's end: method and target are looked at by the caller.
-    let word = |begin| bytes[begin..].iter().position(|byte| *byte == b' ').map(|len| begin + len);
-    if let Some(first) = word(0)
-        && let Some(second) = word(first + 1)
-        && bytes[second..].starts_with(b" HTTP/1.1\r\n")
+    // The most frequent form needs no search for the line's end.
+    let method = &bytes[..run(bytes, TOKEN)];
+    if let Some(behind) = bytes[method.len()..].strip_prefix(b" ")
+        && let target = &behind[..run(behind, TARGET)]
+        && behind[target.len()..].starts_with(b" HTTP/1.1\r\n")
+        && !method.is_empty()
+        && (1..=TARGET_MAX).contains(&target.len())
     {
-        let (method, target) = (&bytes[..first], &bytes[first + 1..second]);
-        return Ok(RequestLine { method, target, minor: 1, end: second + 11 });
+        return Ok(RequestLine { method, target, minor: 1, end: method.len() + target.len() + 12 });
     }
     let (line, end) = first_line(bytes)?;
     let mut parts = line.split(|byte| *byte == b' ');
@@ -164,7 +187,17 @@ fn request_line(bytes: &[u8]) -> Result<RequestLine<'_>, Unread> {
     else {
         return Err(bad("a request line that is not a method, a target and a version").into());
     };
-    Ok(RequestLine { method, target, minor: minor_version(version)?, end })
+    let minor = minor_version(version)?;
+    if method.is_empty() || run(method, TOKEN) < method.len() {
+        return Err(bad("a method that is no token").into());
+    }
+    if target.len() > TARGET_MAX {
+        return Err(Fault { status: 414, what: "a target of more than 8 KiB" }.into());
+    }
+    if target.is_empty() || run(target, TARGET) < target.len() {
+        return Err(bad("a target that is no part of a URL").into());
+    }
+    Ok(RequestLine { method, target, minor, end })
 }
 
 /// Reads the head of a response (RFC 9112, section 4): `head` ends with its empty line.
@@ -187,7 +220,8 @@ pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<Respon
         [b' ', reason @ ..] if is_text(reason) => {}
         _ => return Err(bad("a reason that is no text")),
     }
-    let (fields, _) = fields(head, begin, fields_max)?;
+    let mut fields = Fields::default();
+    fields.read(head, begin, fields_max)?;
     let framing = match (fields.coding, fields.length) {
         (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
         (Some(_), None) if minor == 0 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
@@ -206,7 +240,8 @@ pub(in crate::http) fn response(head: &[u8], fields_max: usize) -> Result<Respon
 /// # Errors
 /// A line is no field, or a field has no place in trailers (RFC 9110, section 6.5.1).
 pub(in crate::http) fn trailers(section: &[u8], fields_max: usize) -> Result<(), Fault> {
-    let (fields, _) = fields(section, 0, fields_max)?;
+    let mut fields = Fields::default();
+    fields.read(section, 0, fields_max)?;
     if fields.length.is_some() || fields.coding.is_some() || fields.host.is_some() {
         return Err(bad("a trailer that would change the message"));
     }
@@ -255,38 +290,6 @@ fn minor_version(version: &[u8]) -> Result<u8, Fault> {
     }
 }
 
-/// All field lines up to the empty line (RFC 9112, section 5), and where that ends.
-fn fields(bytes: &[u8], mut at: usize, fields_max: usize) -> Result<(Fields<'_>, usize), Unread> {
-    let mut fields = Fields::default();
-    loop {
-        let begin = at;
-        while bytes.get(at).is_some_and(|byte| is_token(*byte)) {
-            at += 1;
-        }
-        match bytes.get(at) {
-            Some(b':') if at > begin => {}
-            Some(b'\r') if at == begin && bytes.get(at + 1) == Some(&b'\n') => return Ok((fields, at + 2)),
-            Some(_) => return Err(no_name(&bytes[begin..])),
-            None => return Err(Unread::Short),
-        }
-        fields.count += 1;
-        if fields.count > fields_max {
-            return Err(Fault { status: 431, what: "too many fields" }.into());
-        }
-        let name = &bytes[begin..at];
-        let begin = at + 1;
-        at = text_end(bytes, begin);
-        let value = &bytes[begin..at];
-        match bytes.get(at..) {
-            Some([b'\r', b'\n', ..]) => at += 2,
-            Some([] | [b'\r']) | None => return Err(Unread::Short),
-            Some([b'\n', ..]) => return Err(LF_ALONE.into()),
-            Some(_) => return Err(bad("a control character in a field").into()),
-        }
-        fields.add(name, value)?;
-    }
-}
-
 /// What is wrong with a line that does not begin with the name of a field and a colon.
 #[cold]
 fn no_name(bytes: &[u8]) -> Unread {
@@ -299,6 +302,34 @@ fn no_name(bytes: &[u8]) -> Unread {
 }
 
 impl<'a> Fields<'a> {
+    /// Reads all field lines up to the empty line (RFC 9112, section 5): where that ends.
+    fn read(&mut self, bytes: &'a [u8], begin: usize, fields_max: usize) -> Result<usize, Unread> {
+        let mut at = begin;
+        loop {
+            let line = &bytes[at..];
+            let name = &line[..run(line, TOKEN)];
+            match line[name.len()..] {
+                [b':', ..] if !name.is_empty() => {}
+                [b'\r', b'\n', ..] if name.is_empty() => return Ok(at + 2),
+                [] => return Err(Unread::Short),
+                [..] => return Err(no_name(line)),
+            }
+            self.count += 1;
+            if self.count > fields_max {
+                return Err(Fault { status: 431, what: "too many fields" }.into());
+            }
+            let begin = name.len() + 1;
+            let end = text_end(line, begin);
+            match line[end..] {
+                [b'\r', b'\n', ..] => at += end + 2,
+                [] | [b'\r'] => return Err(Unread::Short),
+                [b'\n', ..] => return Err(LF_ALONE.into()),
+                [..] => return Err(bad("a control character in a field").into()),
+            }
+            self.add(name, &line[begin..end])?;
+        }
+    }
+
     fn add(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         let once = |slot: &mut Option<&'a [u8]>, what| match slot.replace(trim(value)) {
@@ -347,9 +378,6 @@ fn content_length(text: &[u8]) -> Result<u64, Fault> {
 
 /// The authority in a request target, where its form has one (RFC 9112, section 3.2).
 fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
-    if target.is_empty() || !target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
-        return Err(bad("a target that is no part of a URL"));
-    }
     if method == b"CONNECT" {
         return Err(Fault { status: 405, what: "CONNECT, but this is no proxy" });
     }
@@ -373,12 +401,17 @@ fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>,
 
 /// Exactly one valid Host in HTTP/1.1, at most one in HTTP/1.0, and the same as in the target (RFC 9112,
 /// section 3.2).
-fn check_host(host: Option<&[u8]>, authority: Option<&[u8]>, minor: u8) -> Result<(), Fault> {
+fn check_host(
+    host: Option<&[u8]>,
+    authority: Option<&[u8]>,
+    minor: u8,
+    known: &mut Known,
+) -> Result<(), Fault> {
     if host.is_none() && minor == 1 {
         return Err(bad("no Host"));
     }
     for text in [host, authority].into_iter().flatten() {
-        if !is_authority(text) {
+        if !known.is_authority(text) {
             return Err(bad("a Host that is no host"));
         }
     }
@@ -393,22 +426,24 @@ fn check_host(host: Option<&[u8]>, authority: Option<&[u8]>, minor: u8) -> Resul
 /// A host and perhaps a port (RFC 3986, sections 3.2.2 and 3.2.3): not empty, no user, and none of the characters
 /// that the grammar allows and no name has.
 pub(in crate::http) fn is_authority(text: &[u8]) -> bool {
-    let (host, port) = match text {
+    let port = match text {
         [b'[', rest @ ..] => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };
             let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
             if address.parse::<std::net::Ipv6Addr>().is_err() {
                 return false;
             }
-            (&b"v6"[..], &rest[end + 1..])
+            &rest[end + 1..]
         }
         _ => {
-            let end = memchr::memchr(b':', text).unwrap_or(text.len());
-            text.split_at(end)
+            let len = run(text, HOST);
+            if len == 0 {
+                return false;
+            }
+            &text[len..]
         }
     };
-    let host_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let port = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => {
             digits.len() <= 5
@@ -416,8 +451,7 @@ pub(in crate::http) fn is_authority(text: &[u8]) -> bool {
                 && digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= 65_535
         }
         _ => false,
-    };
-    !host.is_empty() && host.iter().all(host_byte) && port
+    }
 }
 
 fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
@@ -467,19 +501,37 @@ fn text_end(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 128u8 {
-            table[byte as usize] = byte.is_ascii_alphanumeric()
-                || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.')
-                || matches!(byte, b'^' | b'_' | b'`' | b'|' | b'~');
-            byte += 1;
+const TOKEN: u8 = 1;
+/// A character of a name of a host.
+const HOST: u8 = 2;
+/// A character of a request target: of a URL without a fragment.
+const TARGET: u8 = 4;
+
+/// What a byte is.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        let both = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let token =
+            matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'^' | b'`' | b'|');
+        if both {
+            kinds[byte as usize] |= TOKEN | HOST;
         }
-        table
-    };
-    TOKEN[usize::from(byte)]
+        if token {
+            kinds[byte as usize] |= TOKEN;
+        }
+        if byte > b' ' && byte < 0x7f && byte != b'#' {
+            kinds[byte as usize] |= TARGET;
+        }
+        byte += 1;
+    }
+    kinds
+};
+
+/// How many bytes from the first on are of this kind.
+fn run(bytes: &[u8], kind: u8) -> usize {
+    bytes.iter().position(|byte| KINDS[usize::from(*byte)] & kind == 0).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]
@@ -501,13 +553,22 @@ mod tests {
         }
 
         #[test]
+        fn a_host_is_judged_the_same_whatever_came_before(hosts in prop::collection::vec("[ab:/0-9]{0,4}", 1..20)) {
+            let mut known = Known::default();
+            for host in hosts {
+                prop_assert_eq!(known.is_authority(host.as_bytes()), is_authority(host.as_bytes()), "{}", host);
+            }
+        }
+
+        #[test]
         fn a_head_is_the_same_whatever_follows(value in "[ -~\t]{0,40}", behind in prop::collection::vec(0..=0xffu8, 0..20)) {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Text:{value}\r\nContent-Length: 7\r\n\r\n").into_bytes();
+            let mut known = Known::default();
             let whole = (head.len(), RequestHead { framing: Framing::Length(7), upgrade: false });
             for len in 0..head.len() {
-                prop_assert_eq!(request(&head[..len], 3), Err(Unread::Short));
+                prop_assert_eq!(request(&head[..len], 3, &mut known), Err(Unread::Short));
             }
-            prop_assert_eq!(request(&[head, behind].concat(), 3), Ok(whole));
+            prop_assert_eq!(request(&[head, behind].concat(), 3, &mut known), Ok(whole));
         }
     }
 }

@@ -1,15 +1,15 @@
 //! What a guard and the side above hyper tell each other.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
-
-use tokio::time::Instant;
+use std::task::{Context, Poll, Waker};
 
 use super::Fault;
 
 /// What a client waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::http) enum Expected {
+    #[default]
     Nothing,
     Response,
     /// The response to HEAD has no body, whatever it says.
@@ -26,64 +26,77 @@ pub(in crate::http) struct Handed {
 }
 
 /// What the guard and the side above hyper tell each other.
-#[derive(Debug)]
-pub(in crate::http) struct Line(Mutex<LineState>);
-
-#[derive(Debug)]
-pub(super) struct LineState {
-    /// Requests handed to hyper.
-    pub(super) handed: u64,
+#[derive(Debug, Default)]
+pub(in crate::http) struct Line {
     /// Requests that came out of hyper.
-    taken: u64,
-    /// Exchanges that are not over.
-    pub(super) open: u64,
-    /// When the last exchange was over.
-    pub(super) over_at: Option<Instant>,
+    taken: AtomicU64,
+    /// Exchanges that are over.
+    over: AtomicU64,
+    /// There is something to say of a request.
+    notable: AtomicBool,
+    /// Somebody is to be woken.
+    awaited: AtomicBool,
+    state: Mutex<LineState>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct LineState {
     /// The request of this number stands for one that was refused.
-    pub(super) refused: Option<(u64, Fault)>,
+    refused: Option<(u64, Fault)>,
     /// The request of this number asks for another protocol.
-    pub(super) asking: Option<u64>,
+    asking: Option<u64>,
     /// The answer to a request for another protocol, once it is known.
-    pub(super) upgraded: Option<bool>,
+    upgraded: Option<bool>,
     pub(super) expected: Expected,
-    pub(super) waker: Option<Waker>,
+    waker: Option<Waker>,
 }
 
 impl Line {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(LineState {
-            handed: 0,
-            taken: 0,
-            open: 0,
-            over_at: None,
-            refused: None,
-            asking: None,
-            upgraded: None,
-            expected: Expected::Nothing,
-            waker: None,
-        }))
+    pub(super) fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, LineState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The request of this number, the first is 1, is one of the guard's own.
+    pub(super) fn refuse(&self, number: u64, fault: Fault) {
+        self.lock().refused = Some((number, fault));
+        self.notable.store(true, Ordering::Release);
+    }
+
+    /// The request of this number asks for another protocol.
+    pub(super) fn ask(&self, number: u64) {
+        let mut state = self.lock();
+        (state.asking, state.upgraded) = (Some(number), None);
+        self.notable.store(true, Ordering::Release);
     }
 
     /// A request came out of hyper.
     pub(in crate::http) fn take(&self) -> Handed {
-        let mut state = self.lock();
-        state.taken += 1;
-        let taken = state.taken;
+        // The service is called by one task, after one request the next.
+        let taken = self.taken.load(Ordering::Relaxed) + 1;
+        self.taken.store(taken, Ordering::Relaxed);
+        if !self.notable.load(Ordering::Acquire) {
+            return Handed { refused: None, upgrade: false };
+        }
+        let state = self.lock();
         let refused = state.refused.filter(|(number, _)| *number == taken).map(|(_, fault)| fault);
         Handed { refused, upgrade: state.asking == Some(taken) }
     }
 
+    /// Whether one of the first `handed` exchanges is not over. Who asks is woken when the next one is.
+    pub(super) fn is_open(&self, handed: u64, cx: &Context<'_>) -> bool {
+        if self.over.load(Ordering::SeqCst) >= handed {
+            return false;
+        }
+        self.wait(&mut self.lock(), cx);
+        // It may have ended before it was known that somebody waits.
+        self.over.load(Ordering::SeqCst) < handed
+    }
+
     /// An exchange is over: its response has been handed to hyper.
     pub(in crate::http) fn over(&self) {
-        let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
-        if state.open == 0 {
-            state.over_at = Some(Instant::now());
-            wake(state);
+        self.over.fetch_add(1, Ordering::SeqCst);
+        if self.awaited.load(Ordering::SeqCst) {
+            self.wake(self.lock());
         }
     }
 
@@ -91,20 +104,38 @@ impl Line {
     pub(in crate::http) fn decide(&self, upgraded: bool) {
         let mut state = self.lock();
         state.upgraded = Some(upgraded);
-        wake(state);
+        self.wake(state);
+    }
+
+    /// Whether the request for another protocol was granted.
+    pub(super) fn poll_decision(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        match state.upgraded.take() {
+            Some(upgraded) => Poll::Ready(upgraded),
+            None => {
+                self.wait(&mut state, cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// A client is about to send a request.
     pub(in crate::http) fn expect(&self, expected: Expected) {
         self.lock().expected = expected;
     }
-}
 
-fn wake(mut state: MutexGuard<'_, LineState>) {
-    let waker = state.waker.take();
-    drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
+    fn wait(&self, state: &mut LineState, cx: &Context<'_>) {
+        state.waker = Some(cx.waker().clone());
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, LineState>) {
+        self.awaited.store(false, Ordering::SeqCst);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 

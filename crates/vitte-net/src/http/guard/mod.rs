@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use self::chunked::Chunked;
-use self::head::{RequestHead, Scan};
+use self::head::{Known, RequestHead, Scan};
 pub(super) use self::line::{Expected, Line};
 use super::alarm::{Alarm, Pace};
 use crate::network::{BoxStream, ByteStream};
@@ -125,8 +125,13 @@ pub(super) struct Guard {
     /// What follows [`State::Ready`].
     next: Option<State>,
     interim: u32,
+    known: Known,
+    /// Requests handed to hyper.
+    handed: u64,
     /// When the head began to come, or the connection.
     head_since: Option<Instant>,
+    /// When all exchanges were over.
+    idle_since: Option<Instant>,
     read_alarm: Alarm,
     /// Of the body that comes.
     pace: Pace,
@@ -166,12 +171,15 @@ impl Guard {
             stream,
             role,
             limits,
-            line: Arc::new(Line::new()),
+            line: Arc::default(),
             buffer,
             state: State::Head(Scan::default()),
             next: None,
             interim: 0,
+            known: Known::default(),
+            handed: 0,
             head_since: None,
+            idle_since: None,
             read_alarm: Alarm::default(),
             pace: Pace::new(limits.body_rate),
             write_alarm: Alarm::default(),
@@ -232,7 +240,7 @@ impl Guard {
         read?;
         let bytes = &buf.filled()[before..];
         let room = bytes.len().min(self.limits.head);
-        let used = match head::request(&bytes[..room], self.limits.fields) {
+        let used = match head::request(&bytes[..room], self.limits.fields, &mut self.known) {
             Ok((len, head)) => {
                 self.state = self.request(head);
                 len
@@ -266,7 +274,7 @@ impl Guard {
         };
         let next = match self.role {
             Role::Server => {
-                let (_, head) = head::request(&self.buffer[..len], self.limits.fields)?;
+                let (_, head) = head::request(&self.buffer[..len], self.limits.fields, &mut self.known)?;
                 self.request(head)
             }
             Role::Client => self.response(len)?,
@@ -278,18 +286,18 @@ impl Guard {
 
     /// A request begins. Returned is what comes behind its head.
     fn request(&mut self, head: RequestHead) -> State {
-        self.head_since = None;
-        let mut line = self.line.lock();
-        line.handed += 1;
-        line.open += 1;
+        self.begin_exchange();
         if head.upgrade && head.framing == Framing::Length(0) {
-            line.asking = Some(line.handed);
-            line.upgraded = None;
+            self.line.ask(self.handed);
             return State::Undecided;
         }
-        drop(line);
         self.pace = Pace::new(self.limits.body_rate);
         self.body(head.framing)
+    }
+
+    fn begin_exchange(&mut self) {
+        (self.head_since, self.idle_since) = (None, None);
+        self.handed += 1;
     }
 
     fn response(&mut self, len: usize) -> Result<State, Fault> {
@@ -335,13 +343,9 @@ impl Guard {
             return Err(fault.into());
         }
         tracing::debug!(status = fault.status, what = fault.what, "a request is refused");
-        let mut line = self.line.lock();
-        line.handed += 1;
-        line.open += 1;
-        line.refused = Some((line.handed, fault));
-        drop(line);
+        self.begin_exchange();
+        self.line.refuse(self.handed, fault);
         self.buffer = BytesMut::from(REFUSED);
-        self.head_since = None;
         self.state = State::Ready { left: REFUSED.len() };
         self.next = Some(State::Dead);
         Ok(())
@@ -352,18 +356,12 @@ impl Guard {
         if self.role == Role::Client {
             return Poll::Pending;
         }
-        let deadline = {
-            let mut line = self.line.lock();
-            match (self.head_since, line.open, line.over_at) {
-                (Some(since), _, _) => since + self.limits.head_time,
-                (None, 0, Some(since)) => since + self.limits.idle_time,
-                _ => {
-                    // The time begins when the exchange is over. Nobody is woken for that without need: hyper
-                    // looks for the next request by itself, and a task that wakes itself wakes another thread.
-                    line.waker = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-            }
+        let deadline = match self.head_since {
+            Some(since) => since + self.limits.head_time,
+            // The time begins when the exchange is over. Nobody is woken for that without need: hyper
+            // looks for the next request by itself, and a task that wakes itself wakes another thread.
+            None if self.line.is_open(self.handed, cx) => return Poll::Pending,
+            None => *self.idle_since.get_or_insert_with(Instant::now) + self.limits.idle_time,
         };
         ready!(self.read_alarm.poll(cx, deadline));
         if self.buffer.is_empty() {
@@ -441,15 +439,8 @@ impl Guard {
 
     /// Neither head nor body until it is known whether this is another protocol now.
     fn poll_decision(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut line = self.line.lock();
-        self.state = match line.upgraded.take() {
-            Some(true) => State::Raw,
-            Some(false) => State::Head(Scan::default()),
-            None => {
-                line.waker = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-        };
+        let upgraded = ready!(self.line.poll_decision(cx));
+        self.state = if upgraded { State::Raw } else { State::Head(Scan::default()) };
         Poll::Ready(())
     }
 }

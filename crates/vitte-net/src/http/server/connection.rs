@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
-use super::request::host_of;
+use super::request::{Inner, host_of};
 use super::settings::Settings;
 use super::{Handler, Reply, Request, told};
 use crate::http::body::Body;
@@ -95,7 +95,7 @@ impl Connection {
         let limits = self.settings.limits;
         let guard = Guard::server(stream, early, limits, begun);
         let line = guard.line();
-        let service = service_fn(|request| self.answer_h1(request, &line).map(Ok::<_, Infallible>));
+        let service = service_fn(|request| self.answer_h1(request, &line));
         let mut builder = http1::Builder::new();
         builder
             .half_close(true)
@@ -113,20 +113,16 @@ impl Connection {
         // It is enough to be woken by it once: to ask it again for each request takes longer than the look whether it
         // would say anything.
         let mut asked = false;
-        let stopping = poll_fn(|cx| {
-            if std::mem::replace(&mut asked, true) && matches!(seen.has_changed(), Ok(false)) {
-                return Poll::Pending;
-            }
-            told.as_mut().poll(cx)
-        });
-        let ended = tokio::select! {
-            biased;
-            () = stopping => {
+        let mut stopping = false;
+        let ended = poll_fn(|cx| {
+            let news = !std::mem::replace(&mut asked, true) || !matches!(seen.has_changed(), Ok(false));
+            if news && !stopping && told.as_mut().poll(cx).is_ready() {
+                stopping = true;
                 connection.as_mut().graceful_shutdown();
-                connection.await
             }
-            ended = connection.as_mut() => ended,
-        };
+            connection.as_mut().poll(cx)
+        })
+        .await;
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "a connection ended");
         }
@@ -191,7 +187,7 @@ impl Connection {
         &'a self,
         mut request: http::Request<Incoming>,
         line: &'a Arc<Line>,
-    ) -> impl Future<Output = http::Response<Ending<Over>>> + Send + use<'a> {
+    ) -> impl Future<Output = Result<http::Response<Ending<Over>>, Infallible>> + Send + use<'a> {
         let over = Over(Arc::clone(line));
         let handed = line.take();
         let (method, handling) = match handed.refused {
@@ -202,16 +198,22 @@ impl Connection {
                 let method = head.method.clone();
                 let version = head.version;
                 let mut request = self.request(head, FromHyper::body(incoming, version));
-                request.upgrade = upgrade;
+                request.0.upgrade = upgrade;
                 (method, self.handle(request))
             }
         };
         async move {
-            let reply = replied(handling).await;
+            let Reply(mut response) = match handling {
+                Ok(handling) => {
+                    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| panicked())
+                }
+                Err(reply) => *reply,
+            };
             if handed.upgrade {
-                line.decide(reply.status == StatusCode::SWITCHING_PROTOCOLS);
+                line.decide(response.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
-            self.finish(reply, &method, true).map(|body| Ending { body, with: over })
+            self.finish(&mut response, &method, true);
+            Ok(response.map(|body| Ending { body, with: over }))
         }
     }
 
@@ -224,11 +226,15 @@ impl Connection {
     ) -> http::Response<Body> {
         let mut handling = Handling::new(activity);
         let method = head.method.clone();
-        let reply = match one_meaning(&head) {
-            Ok(()) => replied(self.handle(self.request(head, incoming))).await,
-            Err(fault) => refusal(fault),
+        let handler = match one_meaning(&head) {
+            Ok(()) => self.handle(self.request(head, incoming)),
+            Err(fault) => Err(Box::new(refusal(fault))),
         };
-        let mut response = self.finish(reply, &method, false);
+        let Reply(mut response) = match handler {
+            Ok(handler) => AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| panicked()),
+            Err(reply) => *reply,
+        };
+        self.finish(&mut response, &method, false);
         response.headers_mut().remove(header::CONNECTION);
         handling.answered();
         let body = std::mem::take(response.body_mut());
@@ -238,6 +244,7 @@ impl Connection {
         response
     }
 
+    #[inline]
     fn request(&self, head: request::Parts, incoming: Body) -> Request {
         let limit = self.settings.max_body;
         let body = if incoming.is_empty() {
@@ -246,7 +253,7 @@ impl Connection {
             let received = Received::request(incoming, head.version, &self.settings.limits);
             Body::boxed(Bounded { received, left: limit, limit })
         };
-        Request {
+        Request(Box::new(Inner {
             head,
             body,
             peer: self.peer,
@@ -255,7 +262,7 @@ impl Connection {
             upgrade: None,
             params: Vec::new(),
             rest: 0,
-        }
+        }))
     }
 
     /// Asks the handler, or says what is answered without it.
@@ -263,14 +270,15 @@ impl Connection {
         match self.refused(&request) {
             Some(reply) => Err(Box::new(reply)),
             // One that panics before there is a future to await.
-            None => catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).map_err(|_| panicked()),
+            None => catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)))
+                .map_err(|_| Box::new(panicked())),
         }
     }
 
     /// What is answered without asking the handler.
     fn refused(&self, request: &Request) -> Option<Reply> {
         let limit = self.settings.max_body;
-        if request.body.length().is_some_and(|length| length > limit) {
+        if request.0.body.length().is_some_and(|length| length > limit) {
             return Some(Reply::status(StatusCode::PAYLOAD_TOO_LARGE).closing());
         }
         if !self.settings.hosts.is_empty() {
@@ -284,10 +292,9 @@ impl Connection {
 
     /// The response, with the date and the framing in its fields where nobody else puts them: hyper's `h1` does, for a
     /// body whose length is known.
-    fn finish(&self, reply: Reply, method: &Method, h1: bool) -> http::Response<Body> {
-        let mut response = http::Response::new(Body::empty());
-        *response.status_mut() = reply.status;
-        *response.headers_mut() = reply.headers;
+    fn finish(&self, response: &mut http::Response<Body>, method: &Method, h1: bool) {
+        let status = response.status();
+        let length = response.body().length();
         let fields = response.headers_mut();
         let (mut dated, mut framed) = (false, false);
         for name in fields.keys() {
@@ -300,8 +307,7 @@ impl Connection {
         if let Some(elsewhere) = &self.settings.alt_svc {
             fields.entry(header::ALT_SVC).or_insert_with(|| elsewhere.clone());
         }
-        let no_body = reply.status.is_informational() || matches!(reply.status.as_u16(), 204 | 304);
-        let length = reply.body.length();
+        let no_body = status.is_informational() || matches!(status.as_u16(), 204 | 304);
         // The framing is ours and hyper's. Where it gave no body to
         // measure, what it says to HEAD is the handler's word.
         let head = *method == Method::HEAD;
@@ -315,10 +321,9 @@ impl Connection {
         if let Some(length) = length.filter(|length| !no_body && !told && (!h1 || head || *length == 0)) {
             fields.insert(header::CONTENT_LENGTH, length.into());
         }
-        if !(no_body || head || length == Some(0)) {
-            *response.body_mut() = reply.body;
+        if no_body || head || length == Some(0) {
+            *response.body_mut() = Body::empty();
         }
-        response
     }
 }
 
@@ -337,17 +342,9 @@ async fn sniff(stream: &mut BoxStream, early: &mut BytesMut) -> std::io::Result<
     Ok(true)
 }
 
-async fn replied(handling: Result<BoxFuture<'_, Reply>, Box<Reply>>) -> Reply {
-    let handled = match handling {
-        Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| panicked()),
-        Err(reply) => Err(reply),
-    };
-    handled.unwrap_or_else(|reply| *reply)
-}
-
 /// The handler is broken.
-fn panicked() -> Box<Reply> {
-    Box::new(Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing())
+fn panicked() -> Reply {
+    Reply::status(StatusCode::INTERNAL_SERVER_ERROR).closing()
 }
 
 /// What the guard would not let through is answered in plain words, and the connection ends.

@@ -176,13 +176,13 @@ impl Files {
             reply = with_range(reply, format!("bytes {first}-{}/{length}", first + count - 1));
         }
         if *request.method() == Method::HEAD {
-            reply.headers.insert(header::CONTENT_LENGTH, count.into());
+            reply.headers_mut().insert(header::CONTENT_LENGTH, count.into());
             return Ok(reply);
         }
         if first > 0 {
             file.seek(io::SeekFrom::Start(first)).await?;
         }
-        reply.body = Body::reader(file.take(count), Some(count));
+        *reply.0.body_mut() = Body::reader(file.take(count), Some(count));
         Ok(reply)
     }
 }
@@ -190,7 +190,7 @@ impl Files {
 impl Handler for Files {
     fn handle(&self, mut request: Request) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
-            let body = std::mem::take(&mut request.body);
+            let body = std::mem::take(request.body());
             let reply = if !matches!(*request.method(), Method::GET | Method::HEAD) {
                 Reply::status(StatusCode::METHOD_NOT_ALLOWED)
                     .header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
@@ -206,7 +206,7 @@ impl Handler for Files {
                     }
                 })
             };
-            request.body = body;
+            *request.body() = body;
             unwanted(request, reply).await
         })
     }

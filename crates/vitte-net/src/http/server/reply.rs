@@ -7,17 +7,13 @@ use crate::http::error::{HttpError, HttpErrorKind};
 
 /// A response of the server.
 #[derive(Debug, Default)]
-pub struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Body,
-}
+pub struct Reply(pub(super) http::Response<Body>);
 
 impl Reply {
     /// A reply with this body, 200.
     #[must_use]
     pub fn new(body: impl Into<Body>) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() }
+        Self(http::Response::new(body.into()))
     }
 
     /// A reply of text, 200.
@@ -27,8 +23,10 @@ impl Reply {
     }
 
     fn plain(text: impl Into<Body>) -> Self {
+        let mut reply = Self::new(text);
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        Self::new(text).header(header::CONTENT_TYPE, plain)
+        reply.headers_mut().insert(header::CONTENT_TYPE, plain);
+        reply
     }
 
     /// A reply of a status and its name as text.
@@ -50,20 +48,20 @@ impl Reply {
     /// The same with another status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
+        *self.0.status_mut() = status;
         self
     }
 
     /// The same with a field in place of others of that name.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.0.headers_mut().insert(name, value);
         self
     }
 
     /// The fields, to change them.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.headers
+        self.0.headers_mut()
     }
 
     /// An answer after which the connection ends.

@@ -17,7 +17,11 @@ use crate::network::BoxStream;
 
 /// A request: its head is here, its body comes.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request(pub(super) Box<Inner>);
+
+/// It is handed on from one to the next by value, so that it is small.
+#[derive(Debug)]
+pub(super) struct Inner {
     pub(super) head: request::Parts,
     pub(super) body: Body,
     pub(super) peer: SocketAddr,
@@ -34,20 +38,20 @@ impl Request {
     /// The method.
     #[must_use]
     pub fn method(&self) -> &Method {
-        &self.head.method
+        &self.0.head.method
     }
 
     /// The path as it was sent, with its escapes; it begins with a slash, or is `*` (RFC 9112, section 3.2.4).
     #[must_use]
     pub fn path(&self) -> &str {
-        self.head.uri.path()
+        self.0.head.uri.path()
     }
 
     /// What is behind the prefix that [`Router::nest`](super::Router::nest) took, with its slash; else all
     /// of the path.
     #[must_use]
     pub fn rest(&self) -> &str {
-        match self.path().get(self.rest..) {
+        match self.path().get(self.0.rest..) {
             None | Some("") => "/",
             Some(rest) => rest,
         }
@@ -56,7 +60,7 @@ impl Request {
     /// The query as it was sent, without its question mark.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.head.uri.query()
+        self.0.head.uri.query()
     }
 
     /// The value of a parameter of the query, its escapes undone; the first of that name.
@@ -69,60 +73,60 @@ impl Request {
     /// What stands in the place of `{name}` in the route, its escapes undone.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The fields.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        &self.0.head.headers
     }
 
     /// The target as it was sent.
     #[must_use]
     pub fn uri(&self) -> &Uri {
-        &self.head.uri
+        &self.0.head.uri
     }
 
     /// The version of HTTP in which it came.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.head.version
+        self.0.head.version
     }
 
     /// The host that is meant, without its port. An HTTP/1.0 client may name none.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        host_of(&self.head)
+        host_of(&self.0.head)
     }
 
     /// Who asks.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.0.peer
     }
 
     /// The address at which the request came in.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
-        self.local
+        self.0.local
     }
 
     /// Whether it came through TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.tls
+        self.0.tls
     }
 
     /// The body.
     pub fn body(&mut self) -> &mut Body {
-        &mut self.body
+        &mut self.0.body
     }
 
     /// The body alone.
     #[must_use]
     pub fn into_body(self) -> Body {
-        self.body
+        self.0.body
     }
 
     /// All of the body, which is at most `limit` bytes.
@@ -134,14 +138,14 @@ impl Request {
     /// # Cancel safety
     /// The body is lost.
     pub async fn bytes(self, limit: usize) -> Result<Bytes, HttpError> {
-        self.body.bytes(limit).await
+        self.0.body.bytes(limit).await
     }
 
     /// The way to another protocol, if the client asks for one (RFC 9110, section 7.8): keep it, answer with
     /// [`Reply::upgrade`](super::Reply::upgrade), and await [`Upgrade::stream`] in a task of its own.
     /// HTTP/1.1 alone, for requests without a body.
     pub fn upgrade(&mut self) -> Option<Upgrade> {
-        self.upgrade.take().map(Upgrade)
+        self.0.upgrade.take().map(Upgrade)
     }
 }
 

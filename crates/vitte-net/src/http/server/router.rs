@@ -26,6 +26,8 @@ pub struct Router {
 struct Route {
     method: Method,
     path: Vec<Segment>,
+    /// The path as most will ask for it, unless it has parameters.
+    plain: Option<String>,
     handler: Box<dyn Handler>,
 }
 
@@ -51,13 +53,15 @@ impl Router {
     /// A handler for a method and a path such as `/users/{id}`.
     #[must_use]
     pub fn route(mut self, method: Method, path: &str, handler: impl Handler) -> Self {
+        let plain =
+            (!path.contains(['%', '{'])).then(|| format!("/{}", path.strip_prefix('/').unwrap_or(path)));
         let path = segments(path)
             .map(|segment| match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
                 Some(name) => Segment::Param(name.to_owned()),
                 None => Segment::Exact(segment.to_owned()),
             })
             .collect();
-        self.routes.push(Route { method, path, handler: Box::new(handler) });
+        self.routes.push(Route { method, path, plain, handler: Box::new(handler) });
         self
     }
 
@@ -97,12 +101,17 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 impl Route {
     fn fits(&self, path: &str) -> Option<Vec<(String, String)>> {
         let mut params = Vec::new();
+        if self.plain.as_deref() == Some(path) {
+            return Some(params);
+        }
         let mut given = segments(path);
         for segment in &self.path {
-            let text = unescaped(given.next()?)?;
+            let given = given.next()?;
             match segment {
-                Segment::Exact(exact) if *exact == text => {}
-                Segment::Param(name) if !text.is_empty() => params.push((name.clone(), text.into_owned())),
+                Segment::Exact(exact) if *exact == unescaped(given)? => {}
+                Segment::Param(name) if !given.is_empty() => {
+                    params.push((name.clone(), unescaped(given)?.into_owned()))
+                }
                 Segment::Exact(_) | Segment::Param(_) => return None,
             }
         }
@@ -112,17 +121,14 @@ impl Route {
 
 impl Handler for Router {
     fn handle(&self, mut request: Request) -> BoxFuture<'_, Reply> {
-        let method = match request.method() {
-            &Method::HEAD => Method::GET,
-            method => method.clone(),
-        };
         let mut allowed: Vec<&Method> = Vec::new();
         for route in &self.routes {
             // A route for HEAD itself is allowed.
-            let same = route.method == method || route.method == *request.method();
+            let method = request.method();
+            let same = route.method == *method || *method == Method::HEAD && route.method == Method::GET;
             match route.fits(request.rest()) {
-                Some(params) if same => {
-                    request.params.extend(params);
+                Some(mut params) if same => {
+                    request.0.params.append(&mut params);
                     return route.handler.handle(request);
                 }
                 Some(_) => allowed.push(&route.method),
@@ -134,7 +140,7 @@ impl Handler for Router {
             rest.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         if let Some((prefix, handler)) = nested.filter(|_| allowed.is_empty()) {
-            request.rest += prefix.len();
+            request.0.rest += prefix.len();
             return handler.handle(request);
         }
         let reply = if allowed.is_empty() {

@@ -46,7 +46,7 @@ impl Request {
             return Err(Box::new(Reply::status(StatusCode::BAD_REQUEST)));
         };
         let mut reply = Reply::default().with_status(StatusCode::SWITCHING_PROTOCOLS);
-        reply.headers = agreement.headers().clone();
+        *reply.headers_mut() = agreement.headers().clone();
         let acceptor = acceptor.clone();
         Ok((reply, async move {
             let (stream, early) = upgrade.stream().await?;
