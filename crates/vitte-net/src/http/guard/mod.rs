@@ -247,7 +247,9 @@ impl Guard {
             }
             Err(_) => 0,
         };
-        self.buffer.extend_from_slice(&bytes[used..]);
+        if used < bytes.len() {
+            self.buffer.extend_from_slice(&bytes[used..]);
+        }
         let more = used == 0 && !bytes.is_empty();
         buf.set_filled(before + used);
         Poll::Ready(Ok(more))
@@ -470,43 +472,52 @@ impl State {
 impl AsyncRead for Guard {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let State::Head(scan) = &this.state
+            && this.role == Role::Server
+            && scan.is_fresh()
+            && this.buffer.is_empty()
+            && !ready!(this.poll_whole_head(cx, buf))?
+        {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_any(cx, buf)
+    }
+}
+
+impl Guard {
+    /// Reads in whatever state it is.
+    fn poll_any(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            match &mut this.state {
+            match &mut self.state {
                 State::Head(scan) => {
                     let scan = *scan;
-                    if this.role == Role::Server && scan.is_fresh() && this.buffer.is_empty() {
-                        if !ready!(this.poll_whole_head(cx, buf))? {
-                            return Poll::Ready(Ok(()));
-                        }
-                        continue;
-                    }
-                    if !ready!(this.poll_head(cx, scan))? {
+                    if !ready!(self.poll_head(cx, scan))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
                 State::Ready { left } => {
                     let len = (*left).min(buf.remaining());
-                    buf.put_slice(&this.buffer[..len]);
-                    this.buffer.advance(len);
+                    buf.put_slice(&self.buffer[..len]);
+                    self.buffer.advance(len);
                     *left -= len;
                     if *left == 0 {
-                        this.state = this.next.take().unwrap_or(State::Dead);
+                        self.state = self.next.take().unwrap_or(State::Dead);
                     }
                     return Poll::Ready(Ok(()));
                 }
-                State::Length(_) | State::Chunked(_) | State::Endless => return this.poll_body(cx, buf),
-                State::Undecided => ready!(this.poll_decision(cx)),
-                State::Raw if this.buffer.is_empty() => {
-                    return Pin::new(&mut this.stream).poll_read(cx, buf);
+                State::Length(_) | State::Chunked(_) | State::Endless => return self.poll_body(cx, buf),
+                State::Undecided => ready!(self.poll_decision(cx)),
+                State::Raw if self.buffer.is_empty() => {
+                    return Pin::new(&mut self.stream).poll_read(cx, buf);
                 }
                 State::Raw => {
-                    let len = this.buffer.len().min(buf.remaining());
-                    buf.put_slice(&this.buffer[..len]);
-                    this.buffer.advance(len);
+                    let len = self.buffer.len().min(buf.remaining());
+                    buf.put_slice(&self.buffer[..len]);
+                    self.buffer.advance(len);
                     return Poll::Ready(Ok(()));
                 }
                 // A server has said what it had to say about it, or will; a client has failed.
-                State::Dead if this.role == Role::Server => return Poll::Pending,
+                State::Dead if self.role == Role::Server => return Poll::Pending,
                 State::Dead => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
             }
         }

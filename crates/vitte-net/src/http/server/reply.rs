@@ -23,10 +23,10 @@ impl Reply {
     }
 
     fn plain(text: impl Into<Body>) -> Self {
-        let mut reply = Self::new(text);
+        let mut response = http::Response::new(text.into());
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        reply.headers_mut().insert(header::CONTENT_TYPE, plain);
-        reply
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        Self(response)
     }
 
     /// A reply of a status and its name as text.
