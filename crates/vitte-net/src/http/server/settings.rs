@@ -26,6 +26,9 @@ pub(in crate::http) struct Settings {
     pub(super) clock: Clock,
 }
 
+/// How much of the time for a head is kept for the answer to who is late, at most.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// The date in responses, from the network's clock, written once a second.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -111,7 +114,8 @@ impl ServerBuilder {
     }
 
     /// How long the head of a request may take from its first byte, and the first head of a connection from
-    /// the connection's beginning, TLS included. A client that is slower is told 408. Default: 15 seconds.
+    /// the connection's beginning, TLS included. A client that is slower is told 408, a hundredth of it or 100 ms
+    /// earlier, so that the connection is over within the time. Default: 15 seconds.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
         self
@@ -210,7 +214,8 @@ impl ServerBuilder {
             limits: Limits {
                 head: self.max_head,
                 fields: 100,
-                head_time: self.header_timeout,
+                // Whoever is late is told so, and gone, within the time.
+                head_time: self.header_timeout - (self.header_timeout / 100).min(LAST_WORD),
                 idle_time: self.idle_timeout,
                 body_time: self.body_timeout,
                 body_rate: self.min_body_rate,
