@@ -19,6 +19,9 @@ use vitte_net::ws::{Message, WsConnector, WsServer};
 /// Options of `vitte-net-bench websocket`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
+    /// Only loads whose name contains this
+    #[arg(long, value_name = "SUBSTR")]
+    only: Option<String>,
     /// Rounds, of which the medians are taken
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -53,13 +56,23 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         println!("{:<22} {:>12} {:>12} {:>7}  range", "echoes a second", "ours", "raw", "ratio");
     }
     for load in LOADS {
+        if options.only.as_ref().is_some_and(|only| !load.name.contains(only.as_str())) {
+            continue;
+        }
         let load = Load { count: if options.short { load.in_flight * 2 } else { load.count }, ..*load };
         let (mut ours, mut raw, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..options.rounds {
-            let figures = [measure_ours(load).await?, measure_raw(load).await?];
-            ours.push(figures[0]);
-            raw.push(figures[1]);
-            ratios.push(figures[0] / figures[1]);
+        for round in 0..options.rounds {
+            // Who goes first changes from round to round.
+            let (one, other) = if round % 2 == 0 {
+                let one = measure_ours(load).await?;
+                (one, measure_raw(load).await?)
+            } else {
+                let other = measure_raw(load).await?;
+                (measure_ours(load).await?, other)
+            };
+            ours.push(one);
+            raw.push(other);
+            ratios.push(one / other);
         }
         let (ours, raw, ratio) = (median(&mut ours), median(&mut raw), median(&mut ratios));
         let (least, greatest) = (ratios[0], ratios[ratios.len() - 1]);

@@ -16,6 +16,8 @@ const HEADER: usize = 14;
 pub(super) const MAX_CONTROL: usize = 125;
 /// What is taken from the stream at a time, at least: 16 KiB.
 const READ: usize = 16 * 1024;
+/// The same from a peer whose bytes fill that again and again: 64 KiB.
+const READ_BUSY: usize = 64 * 1024;
 /// What is taken at a time while a large frame arrives, at most: 256 KiB.
 const READ_MOST: usize = 256 * 1024;
 
@@ -36,6 +38,9 @@ pub(super) struct Inbound {
     max_message: usize,
     /// Read and not understood yet. The content of a frame that stays whole is unmasked in it.
     buffer: BytesMut,
+    /// What is taken at a time now, and how much room there was the last time.
+    step: usize,
+    offered: usize,
     frame: Option<Frame>,
     message: Option<Partial>,
     inflater: Option<Inflater>,
@@ -81,6 +86,8 @@ impl Inbound {
             max_frame: options.max_frame,
             max_message: options.max_message,
             buffer: early.into(),
+            step: READ,
+            offered: 0,
             frame: None,
             message: None,
             inflater: agreed.map(Inflater::new),
@@ -94,13 +101,22 @@ impl Inbound {
             None => 0,
         };
         // As much as is already there at most: who announces a lot must send it before it takes memory.
-        let most = READ_MOST.min(self.buffer.len().max(READ));
-        let wanted = (missing + HEADER).clamp(READ, most.max(READ));
-        if self.buffer.capacity() - self.buffer.len() < wanted.min(READ / 4) || missing > 0 {
+        let most = READ_MOST.min(self.buffer.len().max(self.step));
+        let wanted = (missing + HEADER).clamp(self.step, most);
+        if self.buffer.capacity() - self.buffer.len() < self.step / 4 || missing > 0 {
             self.buffer.reserve(wanted);
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        (&mut self.buffer, room.min(READ_MOST))
+        self.offered = (self.buffer.capacity() - self.buffer.len()).min(READ_MOST);
+        (&mut self.buffer, self.offered)
+    }
+
+    /// So many bytes were put there.
+    pub(super) fn arrived(&mut self, len: usize) {
+        if len >= self.offered {
+            self.step = (self.step * 2).min(READ_BUSY);
+        } else if len < self.step / 4 {
+            self.step = (self.step / 2).max(READ);
+        }
     }
 
     /// The next thing in the bytes that arrived.

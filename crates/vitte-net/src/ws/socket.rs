@@ -338,7 +338,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 return Poll::Pending;
             }
             Poll::Ready(Ok(0)) => WsError::Aborted,
-            Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(len)) => {
+                self.inbound.arrived(len);
+                return Poll::Ready(Ok(()));
+            }
             Poll::Ready(Err(error)) => error.into(),
         };
         // Why writing failed before says more than that there is nothing to read.

@@ -210,6 +210,29 @@ fn what_is_announced_takes_no_memory() {
     assert!(buffer.capacity() <= 2 * READ + HEADER, "{}", buffer.capacity());
 }
 
+/// Who fills what is offered is read in larger pieces, up to a bound, and in small ones again when it gets quiet.
+#[test]
+fn a_busy_peer_is_read_in_larger_pieces() {
+    let mut inbound = Inbound::new(Role::Client, &WsOptions::default(), None, Bytes::new());
+    let mut come = |busy: bool| {
+        let (buffer, room) = inbound.room();
+        let len = if busy { room } else { 1 };
+        buffer.resize(len, 0);
+        drop(buffer.split());
+        inbound.arrived(len);
+        room
+    };
+    let busy: Vec<_> = (0..8).map(|_| come(true)).collect();
+    assert!(
+        busy[0] < 2 * READ && busy[7] >= READ_BUSY && busy.iter().max() <= Some(&(2 * READ_BUSY)),
+        "{busy:?}"
+    );
+    for _ in 0..8 {
+        come(false);
+    }
+    assert_eq!(inbound.step, READ);
+}
+
 proptest! {
     /// Whatever comes, it is understood or refused, the same in any pieces.
     #[test]
