@@ -87,6 +87,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["tls"]),
     ("rustls_pki_types", &["tls"]),
     ("rustls_platform_verifier", &["tls"]),
+    ("rustix", &["network::os"]),
     ("sha2", &["http"]),
     ("socket2", &["network"]),
     ("tokio::net", &["network"]),

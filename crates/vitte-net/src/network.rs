@@ -127,6 +127,11 @@ pub trait Datagrams: Send + Sync + Debug + 'static {
     /// Sends one datagram now, or says [`io::ErrorKind::WouldBlock`] (a fresh socket may say so too, until
     /// it was once found writable). A dual-stack socket takes plain IPv4 addresses.
     fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
+    /// As [`try_send`](Self::try_send) to the peer that [`connect`](Self::connect) named, which `peer` repeats: the system
+    /// knows the way. Unless overridden it is that.
+    fn try_send_peer(&self, datagram: &[u8], peer: SocketAddr) -> io::Result<()> {
+        self.try_send(datagram, peer)
+    }
     /// Sends as many of these as go with one call to the system, and says how many: the first ones, at least one if
     /// there are any. An error is that of the first. Unless overridden it sends one.
     fn try_send_batch(&self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {

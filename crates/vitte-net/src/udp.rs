@@ -27,12 +27,12 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::task::coop::consume_budget;
+use tokio::task::coop::poll_proceed;
 
 use crate::network::{Datagrams, Interface, Network, OsNetwork, Received, Target, UdpOptions};
-use waiters::Waiters;
+use waiters::{Waiters, Waiting};
 
 pub use batch::{Batch, BatchError};
 
@@ -87,8 +87,14 @@ impl UdpSocket {
     /// # Cancel safety
     /// When the future is dropped, the datagram was sent whole or not at all.
     pub async fn send_to(&self, datagram: &[u8], to: impl Into<Target>) -> io::Result<()> {
-        let to = self.reachable(&to.into()).await?;
-        self.send_datagram(datagram, to).await
+        let to = to.into();
+        let to = match to.as_address() {
+            Some(address) if self.reaches(&address) => address,
+            _ => self.reachable(&to).await?,
+        };
+        check_length(datagram.len(), &to)?;
+        let mut waiting = self.writers.join();
+        poll_fn(|cx| self.poll_send_to(cx, &mut waiting, datagram, &to)).await
     }
 
     /// Waits for the next datagram from anybody, or from the peer that [`connect`](Self::connect) named. What does not fit into `buf` is cut off, and
@@ -100,7 +106,8 @@ impl UdpSocket {
     /// # Cancel safety
     /// Cancel safe: when the future is dropped, no datagram was taken.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<Received> {
-        self.receive(buf, self.peer).await
+        let mut waiting = self.readers.join();
+        poll_fn(|cx| self.poll_next(cx, &mut waiting, buf)).await
     }
 
     /// From now on [`send`](Self::send) goes to `peer`, and only what comes from there is received (an address can be
@@ -129,7 +136,10 @@ impl UdpSocket {
     /// # Cancel safety
     /// When the future is dropped, the datagram was sent whole or not at all.
     pub async fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        self.send_datagram(datagram, self.peer()?).await
+        let Some(peer) = &self.peer else { return Err(no_peer()) };
+        check_length(datagram.len(), peer)?;
+        let mut waiting = self.writers.join();
+        poll_fn(|cx| self.poll_send(cx, &mut waiting, || self.socket.try_send_peer(datagram, *peer))).await
     }
 
     /// Waits for the next datagram from the peer that [`connect`](Self::connect) named. Datagrams from others
@@ -141,7 +151,11 @@ impl UdpSocket {
     /// # Cancel safety
     /// Cancel safe: when the future is dropped, no datagram of the peer was taken.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        self.receive(buf, Some(self.peer()?)).await
+        if self.peer.is_none() {
+            return Err(no_peer());
+        }
+        let mut waiting = self.readers.join();
+        poll_fn(|cx| self.poll_next(cx, &mut waiting, buf)).await
     }
 
     /// The peer that [`connect`](Self::connect) named.
@@ -149,9 +163,7 @@ impl UdpSocket {
     /// # Errors
     /// [`io::ErrorKind::NotConnected`] without one.
     pub fn peer(&self) -> io::Result<SocketAddr> {
-        self.peer.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotConnected, "the socket has no peer: call connect first")
-        })
+        self.peer.ok_or_else(no_peer)
     }
 
     /// Joins a group of multicast, such as `224.0.0.251` or `ff02::fb`, on one interface: its datagrams arrive here
@@ -181,76 +193,87 @@ impl UdpSocket {
         self.socket.local_addr()
     }
 
-    /// The first address of `to` that a socket of this family can send to.
-    async fn reachable(&self, to: &Target) -> io::Result<SocketAddr> {
-        let local = self.local;
-        let dual = local.ip().is_unspecified();
-        let fits = |address: &SocketAddr| match (local, address) {
+    /// A socket of this family can send there.
+    fn reaches(&self, address: &SocketAddr) -> bool {
+        match (self.local, address) {
             (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => true,
-            (SocketAddr::V6(_), SocketAddr::V4(_)) => dual,
+            (SocketAddr::V6(local), SocketAddr::V4(_)) => local.ip().is_unspecified(),
             (SocketAddr::V4(_), SocketAddr::V6(_)) => false,
-        };
-        if let Some(address) = to.as_address().filter(fits) {
-            return Ok(address);
         }
+    }
+
+    /// The first address of `to` that this socket can send to.
+    async fn reachable(&self, to: &Target) -> io::Result<SocketAddr> {
         let candidates = to.resolve(&*self.network).await?;
-        candidates.into_iter().find(fits).ok_or_else(|| {
-            let text = format!("a socket bound to {local} cannot send to {to}: no address of its family");
+        candidates.into_iter().find(|address| self.reaches(address)).ok_or_else(|| {
+            let text =
+                format!("a socket bound to {} cannot send to {to}: no address of its family", self.local);
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })
     }
 
-    async fn send_datagram(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        check_length(datagram.len(), to)?;
-        self.when_writable(|| self.socket.try_send(datagram, to)).await
+    fn poll_send_to(
+        &self,
+        cx: &mut Context<'_>,
+        waiting: &mut Waiting<'_>,
+        datagram: &[u8],
+        to: &SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        self.poll_send(cx, waiting, || match &self.peer {
+            Some(peer) if peer == to => self.socket.try_send_peer(datagram, *to),
+            _ => self.socket.try_send(datagram, *to),
+        })
     }
 
     /// Sends by `attempt` as soon as it does not say that it would block.
-    async fn when_writable<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        // Whoever sends on and on shares the thread with others all the same.
-        consume_budget().await;
-        match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => return sent,
-        }
-        let mut waiting = self.writers.join();
-        poll_fn(|cx| {
-            loop {
-                match attempt() {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    sent => return Poll::Ready(sent),
-                }
-                match waiting.poll(cx, |cx| self.socket.poll_writable(cx)) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
-    }
-
-    async fn receive(&self, buf: &mut [u8], only: Option<SocketAddr>) -> io::Result<Received> {
-        consume_budget().await;
-        // What is there already needs no place among those who wait.
-        match self.socket.try_recv(buf) {
-            Ok(received) if only.is_some_and(|peer| peer != received.from) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            answer => return answer,
-        }
-        let mut waiting = self.readers.join();
-        poll_fn(|cx| waiting.poll(cx, |cx| self.poll_receive(cx, buf, only))).await
-    }
-
-    fn poll_receive(
+    fn poll_send<T>(
         &self,
         cx: &mut Context<'_>,
+        waiting: &mut Waiting<'_>,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        // Whoever sends on and on shares the thread with others all the same.
+        let budget = ready!(poll_proceed(cx));
+        loop {
+            match attempt() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => {
+                    budget.made_progress();
+                    return Poll::Ready(sent);
+                }
+            }
+            ready!(waiting.poll(cx, |cx| self.socket.poll_writable(cx)))?;
+        }
+    }
+
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        waiting: &mut Waiting<'_>,
         buf: &mut [u8],
-        only: Option<SocketAddr>,
     ) -> Poll<io::Result<Received>> {
+        let budget = ready!(poll_proceed(cx));
+        // What is there already needs no place among those who wait.
+        match self.socket.try_recv(buf) {
+            Ok(received) if self.is_stranger(&received.from) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answer => {
+                budget.made_progress();
+                return Poll::Ready(answer);
+            }
+        }
+        drop(budget);
+        waiting.poll(cx, |cx| self.poll_receive(cx, buf))
+    }
+
+    fn is_stranger(&self, from: &SocketAddr) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer != from)
+    }
+
+    fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
         for _ in 0..STRANGERS_AT_ONCE {
             match self.socket.poll_recv(cx, buf) {
-                Poll::Ready(Ok(received)) if only.is_some_and(|peer| peer != received.from) => {}
+                Poll::Ready(Ok(received)) if self.is_stranger(&received.from) => {}
                 answer => return answer,
             }
         }
@@ -259,14 +282,22 @@ impl UdpSocket {
     }
 }
 
+#[cold]
+fn no_peer() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket has no peer: call connect first")
+}
+
 /// What is too long is refused before the system is asked, so that its length is named.
-fn check_length(len: usize, to: SocketAddr) -> io::Result<()> {
+#[inline]
+fn check_length(len: usize, to: &SocketAddr) -> io::Result<()> {
     let longest = if to.is_ipv4() { MAX_DATAGRAM_IPV4 } else { MAX_DATAGRAM_IPV6 };
-    if len <= longest {
-        return Ok(());
-    }
+    if len <= longest { Ok(()) } else { Err(too_long(len, longest)) }
+}
+
+#[cold]
+fn too_long(len: usize, longest: usize) -> io::Error {
     let text = format!("{len} bytes are too long for a datagram: at most {longest}");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 impl fmt::Debug for UdpSocket {

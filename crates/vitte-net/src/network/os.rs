@@ -3,13 +3,14 @@
 
 #[cfg(feature = "udp-batches")]
 mod batches;
+mod datagrams;
 mod options;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use socket2::{Protocol, SockRef, Type};
@@ -17,15 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
+use datagrams::OsDatagrams;
 use options::{Family, configure, new_socket};
 
 use super::{
     BoxFuture, BoxStream, ByteStream, Datagrams, Interface, Network, ReadStream, Received, TcpListen,
     TcpOptions, UdpOptions, WriteStream,
 };
-
-/// No UDP datagram that a socket receives is longer (65,535 bytes: the length field of RFC 768).
-const LONGEST_DATAGRAM: usize = 65_535;
 
 /// The network of the operating system. Its sockets need a tokio runtime with I/O enabled.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,13 +93,7 @@ impl Network for OsNetwork {
             if options.batches {
                 return Ok(Arc::new(batches::OsBatches::new(socket, at.is_ipv6())?) as Arc<dyn Datagrams>);
             }
-            let datagrams = OsDatagrams {
-                socket,
-                ipv6: at.is_ipv6(),
-                scratch: Mutex::default(),
-                peer: RwLock::default(),
-            };
-            Ok(Arc::new(datagrams) as Arc<dyn Datagrams>)
+            Ok(Arc::new(OsDatagrams::new(socket, at.is_ipv6())) as Arc<dyn Datagrams>)
         })
     }
 
@@ -160,12 +153,6 @@ fn plain(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
-}
-
-/// The ICMP message "port unreachable" for an earlier datagram, as Windows tells it to every socket and others to
-/// connected ones. It says nothing about this socket, nor anything that can be relied upon.
-fn is_echo(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 /// IPv4 as a socket of IPv6 wants to have it.
@@ -295,114 +282,6 @@ impl TcpListen for OsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
-    }
-}
-
-#[derive(Debug)]
-struct OsDatagrams {
-    socket: UdpSocket,
-    ipv6: bool,
-    /// Where datagrams land when the caller's buffer is smaller than the longest one: one byte more than
-    /// that buffer tells a full datagram from a truncated one.
-    scratch: Mutex<Vec<u8>>,
-    /// To whom the socket is connected.
-    peer: RwLock<Option<SocketAddr>>,
-}
-
-impl OsDatagrams {
-    /// Receives by `ask`, in such a way that a datagram which does not fit is noticed.
-    fn receive<W>(
-        &self,
-        buf: &mut [u8],
-        mut ask: impl FnMut(&mut [u8]) -> Result<(usize, SocketAddr), W>,
-    ) -> Result<Received, W> {
-        if buf.len() >= LONGEST_DATAGRAM {
-            let (len, from) = ask(buf)?;
-            return Ok(Received { len, from: plain(from), truncated: false });
-        }
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        // Windows makes an error of a datagram that does not fit, and keeps its sender to itself.
-        let room = if cfg!(windows) { LONGEST_DATAGRAM } else { buf.len() + 1 };
-        if scratch.len() < room {
-            scratch.resize(room, 0);
-        }
-        let (arrived, from) = ask(&mut scratch[..room])?;
-        let len = arrived.min(buf.len());
-        buf[..len].copy_from_slice(&scratch[..len]);
-        Ok(Received { len, from: plain(from), truncated: arrived > len })
-    }
-
-    fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        let mut buf = ReadBuf::new(buf);
-        loop {
-            match ready!(self.socket.poll_recv_from(cx, &mut buf)) {
-                Ok(from) => return Poll::Ready(Ok((buf.filled().len(), from))),
-                Err(error) if is_echo(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl Datagrams for OsDatagrams {
-    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
-        let answer = self.receive(buf, |buf| match self.poll_recv_from(cx, buf) {
-            Poll::Ready(Ok(received)) => Ok(received),
-            Poll::Ready(Err(error)) => Err(Some(error)),
-            Poll::Pending => Err(None),
-        });
-        match answer {
-            Ok(received) => Poll::Ready(Ok(received)),
-            Err(Some(error)) => Poll::Ready(Err(error)),
-            Err(None) => Poll::Pending,
-        }
-    }
-
-    fn try_recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        self.receive(buf, |buf| self.socket.try_recv_from(buf))
-            .map_err(|error| if is_echo(&error) { io::ErrorKind::WouldBlock.into() } else { error })
-    }
-
-    fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let peer = *self.peer.read().unwrap_or_else(PoisonError::into_inner);
-        // A datagram is sent whole or not at all, so the count says nothing.
-        if peer != Some(to) {
-            return self.socket.try_send_to(datagram, mapped(to, self.ipv6)).map(|_| ());
-        }
-        match self.socket.try_send(datagram) {
-            // Of an earlier datagram: this one was not even looked at.
-            Err(error) if is_echo(&error) => self.socket.try_send(datagram).map(|_| ()),
-            sent => sent.map(|_| ()),
-        }
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_send_ready(cx)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn connect(&self, peer: SocketAddr) -> io::Result<()> {
-        // Elsewhere a connected socket sends to nobody else.
-        if cfg!(any(target_os = "android", target_os = "linux")) {
-            SockRef::from(&self.socket).connect(&mapped(peer, self.ipv6).into())?;
-            *self.peer.write().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        }
-        Ok(())
-    }
-
-    fn join_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
-        options::group(SockRef::from(&self.socket), group, interface, true)
-    }
-
-    fn leave_group(&self, group: IpAddr, interface: Interface) -> io::Result<()> {
-        options::group(SockRef::from(&self.socket), group, interface, false)
-    }
-
-    fn os_socket(&self) -> Option<io::Result<std::net::UdpSocket>> {
-        Some(SockRef::from(&self.socket).try_clone().map(Into::into))
     }
 }
 

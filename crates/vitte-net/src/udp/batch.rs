@@ -105,11 +105,13 @@ impl UdpSocket {
         while sent < datagrams.len() {
             // Up to the first that is too long, so that those before it are sent.
             let rest = &datagrams[sent..];
-            let fits = |datagram: &&Outgoing<'_>| check_length(datagram.bytes.len(), datagram.to).is_ok();
+            let fits = |datagram: &&Outgoing<'_>| check_length(datagram.bytes.len(), &datagram.to).is_ok();
             let rest = &rest[..rest.iter().take_while(fits).count().max(1)];
             let failed = |error| BatchError { sent, error };
-            check_length(rest[0].bytes.len(), rest[0].to).map_err(failed)?;
-            sent += self.when_writable(|| self.socket.try_send_batch(rest)).await.map_err(failed)?;
+            check_length(rest[0].bytes.len(), &rest[0].to).map_err(failed)?;
+            let mut waiting = self.writers.join();
+            let sending = poll_fn(|cx| self.poll_send(cx, &mut waiting, || self.socket.try_send_batch(rest)));
+            sent += sending.await.map_err(failed)?;
         }
         Ok(())
     }
@@ -131,7 +133,7 @@ impl UdpSocket {
     fn poll_batch(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         while batch.received.len() < batch.most.min(AT_ONCE) {
             let begin = batch.received.len() * batch.longest;
-            match self.poll_receive(cx, &mut batch.buffer[begin..begin + batch.longest], self.peer) {
+            match self.poll_receive(cx, &mut batch.buffer[begin..begin + batch.longest]) {
                 Poll::Ready(Ok(received)) => batch.received.push(received),
                 Poll::Ready(Err(error)) if batch.is_empty() => return Poll::Ready(Err(error)),
                 Poll::Pending if batch.is_empty() => return Poll::Pending,

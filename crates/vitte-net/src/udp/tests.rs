@@ -58,6 +58,10 @@ async fn a_connected_socket_hears_its_peer_only() {
     let to = one.local_addr().unwrap();
     assert_eq!(one.send(b"x").await.unwrap_err().kind(), io::ErrorKind::NotConnected);
     assert_eq!(one.recv(&mut [0; 4]).await.unwrap_err().kind(), io::ErrorKind::NotConnected);
+    // What waits already when it connects, and what comes afterwards.
+    for _ in 0..STRANGERS_AT_ONCE + 10 {
+        stranger.send_to(b"psst", to).await.unwrap();
+    }
     one.connect(two.local_addr().unwrap()).await.unwrap();
     for _ in 0..STRANGERS_AT_ONCE + 10 {
         stranger.send_to(b"psst", to).await.unwrap();
@@ -75,6 +79,7 @@ async fn a_connected_socket_hears_its_peer_only() {
     two.send_to(b"again", to).await.unwrap();
     let received = one.recv_from(&mut buf).await.unwrap();
     assert_eq!(&buf[..received.len], b"again");
+    two.send_to(b"once more", to).await.unwrap();
     one.connect(stranger.local_addr().unwrap()).await.unwrap();
     stranger.send_to(b"peer", to).await.unwrap();
     let received = one.recv(&mut buf).await.unwrap();
