@@ -362,17 +362,14 @@ where
     }
 
     fn start(&self, stream: Stream, info: &OpenInfo) {
-        let Ok(permit) = self.running.clone().try_acquire_owned() else {
-            stream.carrier.refuse(stream.id, StreamCode::BUSY, BUSY);
-            return;
-        };
+        if self.running.available_permits() == 0 {
+            return stream.carrier.refuse(stream.id, StreamCode::BUSY, BUSY);
+        }
         stream.carrier.accept(stream.id);
         let deadline = info.deadline;
         let run = self.run.clone();
-        let running = self.running.clone();
-        tokio::spawn(async move {
-            serve::<R, H, F>(&*run, Turn { running, permit: Some(permit) }, stream, deadline).await;
-        });
+        let turn = Turn { running: self.running.clone(), permit: None };
+        tokio::spawn(async move { serve::<R, H, F>(&*run, turn, stream, deadline).await });
     }
 }
 
@@ -384,17 +381,15 @@ struct Turn {
 }
 
 impl Turn {
-    /// Takes the request if all of it is here, and a place with it.
+    /// Takes the request if all of it is here, and a place with it: what was taken counts as delivered, so that there
+    /// must be a place first, if only for as long as it takes to look.
     fn poll_take(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<Arrived> {
-        if self.permit.is_none() {
-            self.permit = self.running.clone().try_acquire_owned().ok();
-        }
-        if self.permit.is_none() {
+        let Ok(permit) = self.running.clone().try_acquire_owned() else {
             return Poll::Ready(Arrived::Busy);
-        }
+        };
         let taken = stream.carrier.poll_take(cx, stream.id, usize::MAX);
-        if taken.is_pending() {
-            self.permit = None;
+        if taken.is_ready() {
+            self.permit = Some(permit);
         }
         taken.map(Arrived::Taken)
     }

@@ -122,8 +122,12 @@ impl UdpSocket {
     /// # Cancel safety
     /// Cancel safe: the peer is set or not.
     pub async fn connect(&mut self, peer: impl Into<Target>) -> io::Result<()> {
-        let peer = self.reachable(&peer.into()).await?;
+        let mut peer = self.reachable(&peer.into()).await?;
         self.socket.connect(peer)?;
+        if let SocketAddr::V6(peer) = &mut peer {
+            // A label of what is sent: it is no part of where something comes from.
+            peer.set_flowinfo(0);
+        }
         self.peer = Some(peer);
         Ok(())
     }

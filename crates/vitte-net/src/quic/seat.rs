@@ -200,15 +200,21 @@ impl Future for Task {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { halves, wakers, linger, bench } = &mut *self;
-        if lock(&bench.0).left {
-            let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-            if Future::poll(linger.as_mut(), cx).is_ready() {
-                halves[DRIVER] = None;
-            }
+        if linger.as_mut().is_some_and(|linger| Future::poll(linger.as_mut(), cx).is_ready()) {
+            halves[DRIVER] = None;
         }
         for _ in 0..ROUNDS {
             let ready = {
                 let mut state = lock(&bench.0);
+                if state.left && linger.is_none() {
+                    drop(state);
+                    // Perhaps one of the halves has just dropped it. The timer has to know whom to wake.
+                    let linger = linger.insert(Box::pin(sleep(LINGER)));
+                    if Future::poll(linger.as_mut(), cx).is_ready() {
+                        halves[DRIVER] = None;
+                    }
+                    continue;
+                }
                 if let Some(reader) = state.arrival.take() {
                     halves[READER] = Some(reader);
                     state.ready[READER] = true;
@@ -243,5 +249,44 @@ impl Future for Task {
         drop(state);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A driver that has nothing to do, and tells when it is dropped.
+    fn driver() -> (Option<Work>, oneshot::Receiver<()>) {
+        let (held, dropped) = oneshot::channel();
+        let idle: Work = Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        (Some(idle), dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_uses_is_driven_for_three_seconds() {
+        let (idle, mut dropped) = driver();
+        let seat = Seat::begin(idle);
+        let used = seat.begin_use();
+        assert!(timeout(10 * LINGER, &mut dropped).await.is_err(), "it is used");
+        drop(used);
+        assert!(timeout(LINGER / 2, &mut dropped).await.is_err(), "it has its time");
+        timeout(LINGER, dropped).await.expect("its time is over").unwrap_err();
+    }
+
+    /// Its reader is polled by the task that has to set the timer.
+    #[tokio::test(start_paused = true)]
+    async fn the_reader_may_be_the_last_who_used_it() {
+        let (idle, dropped) = driver();
+        let seat = Seat::begin(idle);
+        let used = seat.begin_use();
+        seat.spawn(async move { drop(used) });
+        timeout(2 * LINGER, dropped).await.expect("its time is over").unwrap_err();
     }
 }

@@ -86,6 +86,22 @@ async fn a_connected_socket_hears_its_peer_only() {
     assert_eq!(&buf[..received.len], b"peer");
 }
 
+/// The label of a flow is said on the way there, and not heard on the way back.
+#[tokio::test]
+async fn a_peer_with_a_flow_label_is_heard() {
+    let (mut one, two) =
+        (UdpSocket::bind("[::1]:0").await.unwrap(), UdpSocket::bind("[::1]:0").await.unwrap());
+    let SocketAddr::V6(mut peer) = two.local_addr().unwrap() else { unreachable!("it is bound to ::1") };
+    peer.set_flowinfo(5);
+    one.connect(SocketAddr::V6(peer)).await.unwrap();
+    one.send(b"hello").await.unwrap();
+    let mut buf = [0; 16];
+    let from = in_time(two.recv_from(&mut buf)).await.unwrap().from;
+    two.send_to(b"back", from).await.unwrap();
+    let received = in_time(one.recv(&mut buf)).await.unwrap();
+    assert_eq!(&buf[..received.len], b"back");
+}
+
 /// A machine says at once that nobody listens there, and to a connected socket alone. Nothing depends on it.
 #[tokio::test]
 async fn a_peer_that_is_not_there_yet_is_heard_when_it_comes() {

@@ -54,6 +54,7 @@ impl Endpoints {
 pub(in crate::http) struct Sender {
     h3: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
     quinn: quinn::Connection,
+    used: Arc<Use>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -106,12 +107,14 @@ impl Sender {
         builder.max_field_section_size(max_head as u64).send_grease(false);
         let made = builder.build(h3_quinn::Connection::new(quinn.clone())).await;
         let (mut driver, h3) = made.map_err(|error| of_connection(Stage::Exchange, &error))?;
+        let used = Arc::new(used);
+        let held = Arc::clone(&used);
         let driver = Box::pin(async move {
             let error = driver.wait_idle().await;
-            drop(used);
+            drop(held);
             tracing::debug!(%error, "an HTTP/3 connection ended");
         });
-        Ok(Dialled { sender: Self { h3, quinn }, driver })
+        Ok(Dialled { sender: Self { h3, quinn, used }, driver })
     }
 
     pub(in crate::http) fn is_closed(&self) -> bool {
@@ -141,7 +144,7 @@ impl Sender {
         } else {
             Some(tokio::spawn(upload(body, send)))
         };
-        let mut body = Incoming::new(receive, upload);
+        let mut body = Incoming::new(receive, upload, Arc::clone(&self.used));
         let head = final_head(body.half_mut()).await.map_err(|error| (error, None))?;
         let mut response = head.map(|()| Body::boxed(body));
         *response.version_mut() = Version::HTTP_3;

@@ -17,7 +17,7 @@ use crate::http::error::{HttpError, Stage};
 use crate::http::guard::head;
 use crate::http::server::{Activity, Connection, told};
 use crate::network::Network;
-use crate::quic::Seats;
+use crate::quic::{Seats, Use};
 use crate::tls::{HANDSHAKE_TIMEOUT, ServerTls};
 
 /// With so many connections an address must prove itself before it gets one more (RFC 9000, section 8.1.2).
@@ -111,7 +111,7 @@ async fn connection(
             return;
         }
     };
-    let _used = seat.begin_use();
+    let used = Arc::new(seat.begin_use());
     let quinn = match timeout_at(latest.min(Instant::now() + HANDSHAKE_TIMEOUT), connecting).await {
         Ok(Ok(quinn)) => quinn,
         Ok(Err(error)) => {
@@ -149,10 +149,11 @@ async fn connection(
             accepted = h3.accept(), if !(stopping && requests.is_empty()) => match accepted {
                 Ok(Some(resolver)) => {
                     let (template, activity) = (template.clone(), Arc::clone(&activity));
+                    let used = Arc::clone(&used);
                     requests.spawn(async move {
                         let resolved = timeout(template.settings.limits.head_time, resolver.resolve_request()).await;
                         if let Ok(Ok((request, stream))) = resolved {
-                            let ended = answer(&template, request, stream, activity).await;
+                            let ended = answer(&template, request, stream, activity, used).await;
                             if let Err(error) = ended {
                                 tracing::debug!(%peer, %error, "a response was not taken");
                             }
@@ -181,6 +182,7 @@ async fn answer(
     request: Request<()>,
     stream: Stream,
     activity: Arc<Activity>,
+    used: Arc<Use>,
 ) -> Result<(), HttpError> {
     let (mut send, receive) = stream.split();
     let (mut head, ()) = request.into_parts();
@@ -190,7 +192,7 @@ async fn answer(
     let late = |_| HttpError::new(Stage::Body, io::Error::from(io::ErrorKind::TimedOut));
     // A head with more than one length is refused.
     let length = head::length(&head.headers).unwrap_or_default();
-    let incoming = Body::boxed(Incoming::new(receive, None).with_length(length));
+    let incoming = Body::boxed(Incoming::new(receive, None, used).with_length(length));
     let response: Response<Body> = template.answer_many(head, incoming, activity).await;
     let (head, mut body) = response.into_parts();
     timeout(wait, send.send_response(Response::from_parts(head, ()))).await.map_err(late)?.map_err(failed)?;

@@ -1,6 +1,7 @@
 //! The bodies of HTTP/3, in both roles.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -9,6 +10,7 @@ use http_body::Frame;
 use tokio::task::JoinHandle;
 
 use crate::http::error::{HttpError, HttpErrorKind, Stage};
+use crate::quic::Use;
 
 /// The receiving half of a request, in either role.
 pub(super) trait Half: Send + Unpin + 'static {
@@ -45,11 +47,13 @@ pub(super) struct Incoming<S> {
     at_end: bool,
     /// The task that sends the other direction; it ends with this.
     upload: Option<JoinHandle<()>>,
+    /// Of the connection: quinn lets go of it only when its driver or the last stream does so.
+    _used: Arc<Use>,
 }
 
 impl<S> Incoming<S> {
-    pub(super) fn new(half: S, upload: Option<JoinHandle<()>>) -> Self {
-        Self { half, left: None, at_end: false, upload }
+    pub(super) fn new(half: S, upload: Option<JoinHandle<()>>, used: Arc<Use>) -> Self {
+        Self { half, left: None, at_end: false, upload, _used: used }
     }
 
     /// A body that must have this length, if there is one (RFC 9114, section 4.1.2).

@@ -115,7 +115,7 @@ impl ServerBuilder {
 
     /// How long the head of a request may take from its first byte, and the first head of a connection from
     /// the connection's beginning, TLS included. A client that is slower is told 408, a hundredth of it or 100 ms
-    /// earlier, so that the connection is over within the time. Default: 15 seconds.
+    /// earlier, so that the answer and our end of the connection are sent within the time. Default: 15 seconds.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
         self
