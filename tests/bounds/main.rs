@@ -19,12 +19,13 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use peakmem_alloc::{INSTRUMENTED_SYSTEM, PeakMemAlloc, PeakMemAllocTrait};
+use peakmem_alloc::{PeakMemAlloc, PeakMemAllocTrait};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 #[global_allocator]
-static ALLOCATOR: &PeakMemAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: PeakMemAlloc<&StatsAlloc<System>> = PeakMemAlloc::new(&INSTRUMENTED_SYSTEM);
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -53,6 +54,13 @@ pub(crate) async fn growth<T>(work: impl Future<Output = T>) -> (T, usize) {
     ALLOCATOR.reset_peak_memory();
     let done = work.await;
     (done, ALLOCATOR.get_peak_memory())
+}
+
+/// What is allocated and not yet freed: pieces, and bytes in all.
+pub(crate) fn live() -> (usize, usize) {
+    let stats = INSTRUMENTED_SYSTEM.stats();
+    let bytes = stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated);
+    (stats.allocations.wrapping_sub(stats.deallocations), bytes)
 }
 
 /// Prints a line of the report, in the long form.
