@@ -61,6 +61,8 @@
 //! peer that only reads never learns of a crash: that is TCP without keep-alive. Congestion control,
 //! IPv6, multicast, broadcast and path MTU are not modelled.
 
+#![warn(missing_docs)]
+
 mod cluster;
 mod crypto;
 mod fault;
