@@ -19,8 +19,21 @@ impl Schedule {
         self.queues[priority as usize].push_back(stream);
     }
 
+    /// Takes a stream out. The one that came last is found first.
+    pub(crate) fn remove(&mut self, priority: Priority, stream: StreamId) {
+        let queue = &mut self.queues[priority as usize];
+        if let Some(at) = queue.iter().rposition(|waiting| *waiting == stream) {
+            queue.remove(at);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
     }
 
     /// Takes the stream whose turn it is, among the classes that `allowed` lets speak: the most urgent,
@@ -99,6 +112,10 @@ mod tests {
             let mut waiting: Vec<(Priority, StreamId)> = Vec::new();
             let mut passed_over = [0; 3];
             for (number, (class, push, closed)) in steps.into_iter().enumerate() {
+                if closed == 7 && let Some((class, stream)) = waiting.pop() {
+                    schedule.remove(class, stream);
+                    continue;
+                }
                 if push {
                     let stream = (Priority::ALL[class], StreamId(number as u64));
                     schedule.push(stream.0, stream.1);

@@ -24,6 +24,10 @@ impl Packets {
         self.waiting.push(priority, stream);
     }
 
+    pub(super) fn remove(&mut self, priority: Priority, stream: StreamId) {
+        self.waiting.remove(priority, stream);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -6,8 +6,8 @@ use crate::config::Config;
 use crate::error::{CloseCode, Violation};
 use crate::time::Moment;
 
-/// Lists of offsets that a peer may ask for in a row, and each second. A link asks for one when it takes
-/// over; a list is up to thousands of times as long as the question.
+/// Lists of offsets that a peer may state in a row, and each second. A link begins with one when it takes over; what this
+/// side says to it may be thousands of times as long.
 const RESUMES: (u32, u32) = (64, 8);
 
 /// Parts of a second in which a throttled peer gets places back. All of a larger part at once would be opened and given
@@ -30,8 +30,7 @@ impl Floods {
         Self {
             abandoned: Bucket::new(config.abandoned_burst, config.abandoned_per_second),
             withheld: 0,
-            portion: (u64::from(config.abandoned_per_second) / SPREAD)
-                .clamp(1, (config.max_streams / 8).max(1)),
+            portion: (u64::from(config.abandoned_per_second) / SPREAD).clamp(1, eighth(config)),
             resumes: Bucket::new(RESUMES.0, RESUMES.1),
         }
     }
@@ -73,23 +72,31 @@ impl Session {
 
     /// The peer hears of its new room with the next statement, or at once if it has little left.
     fn grant(&mut self, now: Moment) {
-        if self.grant_due().is_some() {
-            // After a change of links it may have been told less than it knew before.
-            let left = self.peer_told.saturating_sub(self.peer_opened);
-            self.state_now |= left < self.config.max_streams / 2;
+        if let Some(granted) = self.grant_due() {
+            let left = self.places_left();
+            let throttled = self.floods.withheld > 0;
+            let much = throttled || granted - self.peer_told >= eighth(&self.config);
+            self.state_now |= left == 0 || (much && left < self.config.max_streams / 2);
             self.state_at.get_or_insert(now + self.config.ack_delay);
         }
     }
 
     /// The count of streams that the peer is to hear of, if it has grown enough: by an eighth of all, or at all while
-    /// the peer is throttled.
+    /// the peer is throttled or has less than an eighth left. Others of its streams may stay open for good.
     pub(super) fn grant_due(&self) -> Option<u64> {
         let granted = self.peer_forgotten + self.config.max_streams;
-        let least = if self.floods.withheld > 0 { 1 } else { (self.config.max_streams / 8).max(1) };
+        let eighth = eighth(&self.config);
+        let least = if self.floods.withheld > 0 || self.places_left() < eighth { 1 } else { eighth };
         (granted - self.peer_told >= least).then_some(granted)
     }
 
-    /// The peer asks for a list of offsets.
+    /// Streams that the peer may still open, as it was told. After a change of links it may have been told less than it
+    /// knew before.
+    fn places_left(&self) -> u64 {
+        self.peer_told.saturating_sub(self.peer_opened)
+    }
+
+    /// The peer has stated a list of offsets.
     pub(super) fn count_resume(&mut self, now: Moment) -> Result<(), Violation> {
         if self.floods.resumes.take(now) {
             Ok(())
@@ -97,6 +104,10 @@ impl Session {
             Err(Violation::new(CloseCode::FLOW_CONTROL, "a flood of RESUME"))
         }
     }
+}
+
+fn eighth(config: &Config) -> u64 {
+    (config.max_streams / 8).max(1)
 }
 
 #[cfg(test)]

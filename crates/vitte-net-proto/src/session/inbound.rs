@@ -121,10 +121,8 @@ impl Session {
                 for (stream, offsets) in resume.entries() {
                     self.handle_offsets(stream, &offsets, now)?;
                 }
-                if resume.last && !resume.reply {
-                    self.count_resume(now)?;
-                }
                 if resume.last {
+                    self.count_resume(now)?;
                     self.handle_resume_end(link, resume.reply, now);
                 }
             }
@@ -194,6 +192,10 @@ impl Session {
         }
         if progress.readable || !stream.receive.open() {
             self.events.push_back(Event::Readable(id));
+        }
+        if stream.receive.terminal().is_some() {
+            // It was given up before it was heard of.
+            self.state(id, true, now);
         }
         self.raise_if_due(id, now);
         self.ask_assembly(id);

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::window::LinkWindow;
-use super::{Event, Session};
+use super::{Event, Session, Stream};
 use crate::config::Config;
 use crate::error::CloseCode;
 use crate::frame::Deframer;
@@ -238,11 +238,10 @@ impl Session {
     /// A link is gone. What it carried and the peer does not have goes again over the next.
     pub fn link_down(&mut self, link: LinkId, now: Moment) {
         let Some(gone) = self.links.remove(&link) else { return };
+        self.stop_again(now);
         if self.active != Some(link) {
-            if gone.draining && self.active.is_some() {
-                // No list is exchanged: what the old link stated in vain is stated again.
-                self.streams.values_mut().for_each(|stream| stream.receive.tell_again());
-                self.repeat(now);
+            if gone.draining {
+                self.old_link_failed(now);
             }
             return;
         }
@@ -333,9 +332,26 @@ impl Session {
             // An answer that is under way was asked for before.
             old.ping = None;
             old.ask(now);
+            old.owe(now);
             old.last_word = old.ping_due;
+            if old.kind.lanes {
+                self.say_ends_again();
+            }
         }
         self.carry(id, self.in_flight, now);
+    }
+
+    /// OPEN, FIN and RESET of a link with lanes are acknowledged by nobody in time: they may be behind the last word.
+    /// Said twice they change nothing.
+    fn say_ends_again(&mut self) {
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.open_sent = !stream.local || stream.open_heard;
+                stream.send.say_end_again();
+            }
+            self.schedule(id);
+        }
     }
 
     fn carry(&mut self, id: LinkId, in_flight: u64, now: Moment) {
@@ -359,6 +375,32 @@ impl Session {
         self.window = LinkWindow::new(self.config.link_window, self.config.link_window_max, in_flight);
         self.state_now = true;
         self.events.push_back(Event::Carried(id));
+    }
+
+    /// The link that handed the session over may never deliver what it carried: it goes again. The peer gets a list that
+    /// it has not asked for, and with it states again what this side may have answered in vain.
+    fn old_link_failed(&mut self, now: Moment) {
+        let Some(active) = self.active.and_then(|active| self.links.get_mut(&active)) else { return };
+        if active.resume_out.is_none() {
+            active.resume_out = Some(ResumeOut { reply: true, from: StreamId(0) });
+        }
+        self.streams.values_mut().for_each(|stream| stream.receive.tell_again());
+        self.repeat(now);
+    }
+
+    /// The answer to a terminal state, RETIRE, may have been lost: its sender does not remember it.
+    fn stop_again(&mut self, now: Moment) {
+        if self.lost {
+            return;
+        }
+        let stopped = |(_, stream): &(&StreamId, &Stream)| stream.stop_sent && !stream.receive.over();
+        let ids: Vec<StreamId> = self.streams.iter().filter(stopped).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.stop_sent = false;
+            }
+            self.state(id, true, now);
+        }
     }
 
     /// Frames that other links lost are stated again, and what the peer does not have goes again: all of
@@ -388,10 +430,11 @@ impl Session {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.waits_for_resume = false;
         let asked = core::mem::take(&mut link.resume_sent);
+        self.stop_again(now);
         if reply {
             return;
         }
-        if !asked {
+        if !asked && let Some(link) = self.links.get_mut(&id) {
             link.resume_out = Some(ResumeOut { reply: true, from: StreamId(0) });
         }
         if let Some(active) = self.active.filter(|active| *active != id) {
@@ -531,7 +574,13 @@ impl Session {
     }
 
     fn handle_stall(&mut self, id: LinkId, now: Moment) {
-        let Some(link) = self.links.get(&id).filter(|_| self.active == Some(id)) else { return };
+        let Some(link) = self.links.get(&id) else { return };
+        if self.active != Some(id) {
+            if link.draining {
+                self.old_link_failed(now);
+            }
+            return;
+        }
         let (kind, carries) = (link.kind, link.carries);
         self.failed(kind, carries, now);
         self.events.push_back(Event::Stalled(id));

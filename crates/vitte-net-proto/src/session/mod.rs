@@ -580,6 +580,7 @@ impl Session {
         self.window_used -= stream.receive.window() - self.config.stream_window;
         self.totals += stream.counters;
         let (local, abandoned) = (stream.local, stream.abandoned);
+        self.unschedule(id);
         self.streams.remove(&id);
         if !local {
             self.give_back(abandoned, now);

@@ -125,7 +125,7 @@ impl Session {
     fn put_statement(&mut self, id: StreamId, out: &mut Vec<u8>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.stating = false;
-        if !stream.accepted && stream.receive.open() {
+        if stream.info.is_none() || (!stream.accepted && stream.receive.open()) {
             return;
         }
         let stop_due = stream.receive.terminal().is_some() && !stream.stop_sent && !stream.receive.over();
@@ -183,6 +183,17 @@ impl Session {
             }
         }
         filled.map(|(lane, _)| lane).filter(|_| out.len() > start)
+    }
+
+    /// A stream has nothing to say any more, and waits for no turn.
+    pub(super) fn unschedule(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && core::mem::take(&mut stream.scheduled)
+        {
+            let priority = stream.priority();
+            self.schedule.remove(priority, id);
+            self.packets.remove(priority, id);
+        }
     }
 
     /// Bytes are under way that the peer will acknowledge.

@@ -26,7 +26,7 @@ pub(super) struct Side {
     pub(super) session: Session,
     /// Outcome of each token, and of how many sends we expect one.
     pub(super) outcomes: BTreeMap<u64, Outcome>,
-    opened: Vec<(StreamId, OpenInfo)>,
+    pub(super) opened: Vec<(StreamId, OpenInfo)>,
     stopped: Vec<(StreamId, StreamCode)>,
     accepted: Vec<StreamId>,
     pub(super) taken: BTreeMap<StreamId, Vec<Bytes>>,
@@ -103,7 +103,7 @@ pub(super) type Pipe = BTreeMap<Lane, VecDeque<u8>>;
 
 pub(super) struct Link {
     pub(super) id: LinkId,
-    pipes: [Pipe; 2],
+    pub(super) pipes: [Pipe; 2],
     /// Frames that travel alone, and may be lost.
     packets: [VecDeque<Vec<u8>>; 2],
     /// What is sent is lost, in each direction.
@@ -142,9 +142,14 @@ impl Pair {
     }
 
     pub(super) fn attach_preferred(&mut self, lanes: bool, preference: u8) {
+        self.attach_unlike(lanes, [preference; 2]);
+    }
+
+    /// A link that one side may like better than the other.
+    pub(super) fn attach_unlike(&mut self, lanes: bool, preferences: [u8; 2]) {
         let id = LinkId(self.next_link);
         self.next_link += 1;
-        for side in &mut self.sides {
+        for (side, preference) in self.sides.iter_mut().zip(preferences) {
             if side.session.attach(id, LinkKind { lanes, preference }, self.now).is_err() {
                 return;
             }

@@ -160,9 +160,10 @@ impl SendHalf {
         self.last == End::Open
     }
 
-    /// Nothing was transmitted, and the direction was not ended.
+    /// Nothing was transmitted, not even an end.
     pub(crate) fn unspoken(&self) -> bool {
-        self.open() && self.sent == 0
+        self.sent == 0
+            && matches!(self.last, End::Open | End::Fin { sent: false } | End::Reset { sent: false, .. })
     }
 
     pub(crate) fn over(&self) -> bool {
@@ -353,6 +354,11 @@ impl SendHalf {
     pub(crate) fn rewind(&mut self) {
         self.seek(self.base);
         self.numbers.forget_unseen();
+        self.say_end_again();
+    }
+
+    /// The end may not have arrived.
+    pub(crate) fn say_end_again(&mut self) {
         match &mut self.last {
             End::Fin { sent } | End::Reset { sent, .. } => *sent = false,
             End::Open | End::Over => {}

@@ -7,10 +7,12 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use crate::config::Config;
-use crate::id::{LinkId, StreamId};
+use crate::error::StreamCode;
+use crate::id::{Lane, LinkId, StreamId};
 use crate::session::Session;
-use crate::session::tests::{Pair, channel, message, open, send};
+use crate::session::tests::{Pair, Side, channel, message, open, send};
 use crate::stream::Outcome;
+use crate::stream::receive::Taken;
 use crate::time::Moment;
 
 const MS: Duration = Duration::from_millis(1);
@@ -111,6 +113,97 @@ fn what_the_old_link_stated_in_vain_is_stated_again_when_it_dies() {
     assert_eq!(active(&pair), [Some(LinkId(1)); 2]);
     pass(&mut pair, Duration::from_secs(30));
     arrived(&pair, stream, 2);
+}
+
+/// Lets time pass until both sides are carried by this link.
+fn until_carried(pair: &mut Pair, link: LinkId) {
+    for _ in 0..10_000 {
+        if active(pair) == [Some(link); 2] {
+            return;
+        }
+        pass(pair, MS);
+    }
+    panic!("{link:?} never took over: {:?}", active(pair));
+}
+
+/// Lanes are not in order with one another: the old link's last word says nothing of what the others carry.
+#[test]
+fn what_a_lane_of_the_old_link_lost_is_said_again() {
+    let mut pair = Pair::linked(&Config::default(), true);
+    let [ends, resets] = [0, 1].map(|number| {
+        let stream = open(&mut pair, 0, channel("log"));
+        send(&mut pair, 0, stream, number, 100);
+        stream
+    });
+    pair.settle();
+    pair.attach_preferred(false, 3);
+    pass(&mut pair, 900 * MS);
+    assert_eq!(active(&pair), [Some(LinkId(0)); 2]);
+    let begins = open(&mut pair, 0, channel("new"));
+    pair.sides[0].session.finish(ends);
+    pair.sides[0].session.reset(resets, StreamCode::DROPPED, "", pair.now);
+    pair.transmit(16_384);
+    let lost: usize = pair.links[0].pipes[0]
+        .iter_mut()
+        .filter(|(lane, _)| **lane != Lane::CONTROL)
+        .map(|(_, bytes)| bytes.drain(..).count())
+        .sum();
+    assert!(lost > 0, "it was under way");
+    until_carried(&mut pair, LinkId(1));
+    pass(&mut pair, 1000 * MS);
+    let heard: Vec<StreamId> = pair.sides[1].opened.iter().map(|(stream, _)| *stream).collect();
+    assert_eq!(heard, [ends, resets, begins]);
+    let now = pair.now;
+    assert_eq!(pair.sides[1].session.take(ends, 1, now), Taken::End);
+    assert!(matches!(pair.sides[1].session.take(resets, 1, now), Taken::Reset(StreamCode::DROPPED, _)));
+}
+
+/// It is the answer to STOP, and who gave it has forgotten the stream: the other side asks again.
+#[test]
+fn a_retire_that_died_with_a_link_of_one_side_is_said_again() {
+    let config = Config { max_streams: 8, hold: Duration::ZERO, ..Config::default() };
+    let mut pair = Pair::linked(&config, false);
+    for round in 1..10 {
+        let stream = open(&mut pair, 0, channel("log"));
+        pass(&mut pair, 50 * MS);
+        pair.attach_unlike(false, [3, 0]);
+        for _ in 0..60_000 {
+            if active(&pair) == [Some(LinkId(round)), Some(LinkId(0))] {
+                break;
+            }
+            pass(&mut pair, MS);
+        }
+        assert_eq!(active(&pair), [Some(LinkId(round)), Some(LinkId(0))], "round {round}");
+        pass(&mut pair, 1000 * MS);
+        // What the one side says is lost from now on, its RETIRE as well.
+        pair.links[1].mute = [true, false];
+        let now = pair.now;
+        pair.sides.iter_mut().for_each(|side| side.session.release(stream, now));
+        pass(&mut pair, 100 * MS);
+        pair.cut(1);
+        pass(&mut pair, 1000 * MS);
+        let counts = pair.sides.each_ref().map(|side| side.session.stream_count());
+        assert_eq!(counts, [0, 0], "round {round}");
+    }
+}
+
+#[test]
+fn an_old_link_that_falls_silent_after_the_handover_holds_nothing_up() {
+    let (mut pair, stream) = settled(&Config::default());
+    pair.attach_preferred(false, 3);
+    let mut number = 1;
+    while active(&pair)[0] != Some(LinkId(1)) {
+        number += 1;
+        send(&mut pair, 0, stream, number, 100);
+        // The last ones before the handover stay on the old link for good.
+        pair.links[0].mute = [number > 980; 2];
+        pass(&mut pair, MS);
+        assert!(number < 1100, "the better link never took over");
+    }
+    assert!((pair.sides[1].taken[&stream].len() as u64) < number, "something is under way");
+    pass(&mut pair, 500 * MS);
+    assert_eq!(pair.links.len(), 2, "no link was cut");
+    arrived(&pair, stream, number);
 }
 
 #[test]
@@ -228,22 +321,44 @@ fn a_spare_is_known_as_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 64 }))]
 
-    /// Links of all kinds come, fall silent in one direction or both, speak again and are cut; at the end there
-    /// is a good one. Every message arrives once, in order, and every receipt says so.
+    /// Links of all kinds come, liked better by one side or the other, fall silent in one direction or both, speak again
+    /// and are cut, while streams begin and end; at the end there is a good link. Every message arrives once, in order,
+    /// every receipt says so, and no side remembers a stream that both have let go of.
     #[test]
-    fn links_come_and_go(steps in prop::collection::vec((0_u8..8, 0_u8..4, any::<bool>(), 1_u16..400), 1..40)) {
-        let mut pair = Pair::new(&Config { link_timeout: Duration::from_secs(1), ..Config::default() });
+    fn links_come_and_go(steps in prop::collection::vec((0_u8..11, 0_u8..4, any::<bool>(), 1_u16..400), 1..40)) {
+        let config = Config { link_timeout: Duration::from_secs(1), max_streams: 16, ..Config::default() };
+        let mut pair = Pair::new(&config);
         let streams = [0, 1].map(|side| open(&mut pair, side, channel("log")));
-        let mut numbers = [0_u64; 2];
+        let (mut numbers, mut brief) = ([0_u64; 2], Vec::new());
         for (what, which, lanes, time) in steps {
             let index = usize::from(which);
             match what {
-                0 | 1 => pair.attach_preferred(lanes, which),
+                0 => pair.attach_preferred(lanes, which),
+                1 => pair.attach_unlike(lanes, [which, 3 - which]),
                 2 => pair.cut(index),
                 3 | 4 => if let Some(link) = pair.links.get_mut(index) {
                     link.mute = [what == 3 || lanes, what == 4 || lanes];
                 },
                 5 => pair.links.iter_mut().for_each(|link| link.mute = [false; 2]),
+                6 | 7 => if let Ok(stream) = pair.sides[index % 2].session.open(channel("brief")) {
+                    let sent = pair.sides[index % 2].session.send(stream, message(0, 100), 0, None, false);
+                    prop_assert_eq!(sent, Ok(()));
+                    brief.push(stream);
+                },
+                8 | 9 if !brief.is_empty() => {
+                    let stream = brief.remove(index % brief.len());
+                    let now = pair.now;
+                    // Who has not heard of it cannot let go of it.
+                    let told = |side: &&mut Side| {
+                        side.session.streams.get(&stream).is_some_and(|state| state.info.is_some())
+                    };
+                    for side in pair.sides.iter_mut().filter(told) {
+                        if lanes {
+                            side.session.reset(stream, StreamCode::DROPPED, "", now);
+                        }
+                        side.session.release(stream, now);
+                    }
+                },
                 _ => {}
             }
             for side in 0..2 {
@@ -268,6 +383,14 @@ proptest! {
             prop_assert_eq!(pair.sides[side].outcomes.len() as u64, numbers[side]);
             prop_assert!(!pair.sides[side].lost);
         }
+        // Whoever hears of a stream lets go of it, then or now.
+        let now = pair.now;
+        for side in &mut pair.sides {
+            let known: Vec<StreamId> = side.session.streams.keys().copied().collect();
+            known.into_iter().for_each(|stream| side.session.release(stream, now));
+        }
+        pair.settle();
+        prop_assert_eq!(pair.sides.each_ref().map(|side| side.session.stream_count()), [0, 0]);
     }
 }
 

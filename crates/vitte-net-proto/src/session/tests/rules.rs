@@ -308,6 +308,20 @@ fn nothing_is_stated_of_a_stream_that_is_not_accepted() {
     assert_eq!(count(&bare.says(), "Offsets { stream: StreamId(0)"), 1);
 }
 
+/// Its sender would take the answer for one to its OPEN, which may be lost.
+#[test]
+fn a_reset_before_its_open_is_answered_when_that_comes() {
+    let mut bare = Bare::linked();
+    let reset = Frame::Reset { stream: StreamId(0), code: StreamCode(1), reason: "" };
+    assert_eq!((bare.hears_frame(&reset), bare.says()), (Ok(()), Vec::new()));
+    assert_eq!((bare.hears_frame(&opening(0, StreamKind::Channel)), bare.says().len()), (Ok(()), 1));
+    bare.session.release(StreamId(0), bare.now);
+    assert_eq!(bare.hears_frame(&Frame::Retire { stream: StreamId(0) }), Ok(()));
+    let stop = Frame::Stop { stream: StreamId(0), code: StreamCode(1), taken: 0, reason: "" };
+    assert_eq!(bare.hears_frame(&stop), Ok(()));
+    assert_eq!(bare.session.stream_count(), 0);
+}
+
 #[test]
 fn a_refusal_is_a_stop_and_a_reset() {
     let mut bare = Bare::linked();
