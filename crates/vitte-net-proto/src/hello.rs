@@ -79,9 +79,17 @@ impl Hello {
         if body.array()? != MAGIC {
             return Err(Violation::malformed("a HELLO without the magic"));
         }
+        let (version_min, version_max) = (body.varint()?, body.varint()?);
+        // Before the rest, which other versions may lay out otherwise.
+        if version_min > VERSION || version_max < VERSION {
+            return Err(Violation::new(
+                CloseCode::VERSION,
+                "no version in common: this side speaks version 1",
+            ));
+        }
         let hello = Self {
-            version_min: body.varint()?,
-            version_max: body.varint()?,
+            version_min,
+            version_max,
             features: body.varint()?,
             incarnation: Incarnation(body.array()?),
             generation: body.varint()?,
@@ -109,12 +117,6 @@ impl Hello {
             if id % 2 == 0 {
                 return Err(Violation::new(CloseCode::VERSION, "a HELLO has an unknown mandatory extension"));
             }
-        }
-        if hello.version_min > VERSION || hello.version_max < VERSION {
-            return Err(Violation::new(
-                CloseCode::VERSION,
-                "no version in common: this side speaks version 1",
-            ));
         }
         Ok(hello)
     }

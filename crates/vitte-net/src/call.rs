@@ -18,6 +18,7 @@ use vitte_net_proto::{
 
 use crate::channel::payload::{Fingerprint, decode, describe, encode};
 use crate::channel::typed::Message;
+use crate::channel::waiting::{Place, Waiter, wait};
 use crate::channel::{Carrier, Stream};
 
 /// A request that a peer can answer.
@@ -224,8 +225,9 @@ async fn exchange<R: Request>(
     payload: &Bytes,
     slot: &mut Option<UnderWay>,
 ) -> Result<R::Response, CallError<R::Error>> {
-    let opened = poll_fn(|cx| carrier.poll_open(cx, info, Some(payload))).await;
-    let (id, token) = opened.map_err(|why| {
+    let opened =
+        wait(&**carrier, Place::Open, |cx, waiter| carrier.poll_open(cx, waiter, info, Some(payload)));
+    let (id, token) = opened.await.map_err(|why| {
         CallError::NotSent(match why {
             Unopened::NameTooLong => NotSent::Encode(String::from("the name is longer than 255 bytes")),
             Unopened::Draining => NotSent::Draining,
@@ -430,6 +432,8 @@ where
         return carrier.reset(*id, StreamCode::PANICKED, "the handler panicked");
     };
     let mut handler = pin!(handler);
+    // It leaves with the stream.
+    let mut waiter = Waiter::default();
     let ended = poll_fn(|cx| {
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
         match polled {
@@ -437,7 +441,7 @@ where
             Err(_) => return Poll::Ready(Ended::Panic),
             Ok(Poll::Pending) => {}
         }
-        if carrier.poll_stopped(cx, *id).is_ready() {
+        if carrier.poll_stopped(cx, &mut waiter, *id).is_ready() {
             return Poll::Ready(Ended::Cancelled);
         }
         alarm.as_mut().poll(cx).map(|()| Ended::TooLate)

@@ -124,6 +124,12 @@ fn magic_version_and_proof_must_be_known() {
     for versions in [[0, 0], [2, 9]] {
         assert_eq!(code(begun().handle(&written(MAGIC, versions, 1, &[]))), CloseCode::VERSION);
     }
+    // What follows is laid out as another version likes.
+    for rest in [&[][..], &[0xff; 40], &[7; 40]] {
+        let body = [&MAGIC[..], &[2, 2], rest].concat();
+        let hello = [&[0x00, u8::try_from(body.len()).unwrap()][..], &body].concat();
+        assert_eq!(code(begun().handle(&hello)), CloseCode::VERSION, "{rest:?}");
+    }
     assert!(matches!(begun().handle(&written(MAGIC, [0, 9], 1, &[])), Ok(Step::Hello(_))));
     assert_eq!(code(begun().handle(&written(MAGIC, [1, 1], 2, &[]))), CloseCode::VERSION);
 }

@@ -21,6 +21,8 @@ use crate::frame::Deframer;
 use crate::id::{Lane, LinkId, StreamId};
 use crate::time::Moment;
 
+/// A new session waits for its first link for as long, also where it would not wait for the next.
+pub(super) const FIRST_LINK: Duration = Duration::from_secs(10);
 /// A peer says that its other links are dead: ours must answer within this time.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions to a better link while it is on probation.

@@ -231,6 +231,7 @@ impl Session {
         let peer_told = config.max_streams;
         let floods = floods::Floods::new(&config);
         let window = window::LinkWindow::new(config.link_window, config.link_window_max, 0);
+        let unlinked_at = Some(now + links::FIRST_LINK.saturating_sub(config.resume_window));
         Self {
             config,
             local,
@@ -268,7 +269,7 @@ impl Session {
             events: VecDeque::new(),
             settled: Vec::new(),
             totals: Counters::default(),
-            unlinked_at: Some(now),
+            unlinked_at,
             draining: false,
             drain_due: false,
             closing: Vec::new(),

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use vitte_net_proto::{PeerId, SendError as Unsent, StreamCode, Taken};
 
 use super::Stream;
+use super::waiting::Waiter;
 
 /// Bytes that one write hands to the session at most.
 const WRITE_MAX: usize = 64 << 10;
@@ -21,11 +22,13 @@ const WRITE_MAX: usize = 64 << 10;
 pub struct PeerStream {
     stream: Stream,
     finished: bool,
+    room: Waiter,
+    end: Waiter,
 }
 
 impl PeerStream {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, finished: false }
+        Self { stream, finished: false, room: Waiter::default(), end: Waiter::default() }
     }
 
     /// Who is at the other end.
@@ -62,14 +65,21 @@ impl AsyncRead for PeerStream {
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let part = &bytes[..bytes.len().min(WRITE_MAX)];
-        let Stream { carrier, id } = &self.stream;
-        let sent = ready!(carrier.poll_send(Some(cx), *id, &Bytes::copy_from_slice(part), None, false));
+        let this = &mut *self;
+        let Stream { carrier, id } = &this.stream;
+        let sent = ready!(carrier.poll_send(
+            Some((cx, &mut this.room)),
+            *id,
+            &Bytes::copy_from_slice(part),
+            None,
+            false
+        ));
         Poll::Ready(match sent {
             Ok(_) => Ok(part.len()),
-            Err(Unsent::Closed) if self.finished => Err(io::ErrorKind::BrokenPipe.into()),
-            Err(_) => match carrier.poll_stopped(cx, *id) {
+            Err(Unsent::Closed) if this.finished => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => match carrier.poll_stopped(cx, &mut this.end, *id) {
                 Poll::Ready((code, reason)) => Err(broken(code, &reason)),
                 Poll::Pending => Err(io::ErrorKind::BrokenPipe.into()),
             },
@@ -88,7 +98,7 @@ impl AsyncWrite for PeerStream {
             this.finished = true;
             carrier.finish(*id);
         }
-        Poll::Ready(match ready!(carrier.poll_stopped(cx, *id)) {
+        Poll::Ready(match ready!(carrier.poll_stopped(cx, &mut this.end, *id)) {
             (StreamCode::FINISHED, _) => Ok(()),
             (code, reason) => Err(broken(code, &reason)),
         })

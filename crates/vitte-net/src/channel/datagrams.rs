@@ -1,6 +1,5 @@
 //! Channels of datagrams: messages that may be lost, and are counted instead of receipted.
 
-use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Poll;
@@ -87,7 +86,7 @@ impl RawDatagramSender {
     pub async fn finish(&self) -> Result<(), ReceiveError> {
         let Stream { carrier, id } = &*self.stream;
         carrier.finish(*id);
-        match poll_fn(|cx| carrier.poll_stopped(cx, *id)).await {
+        match self.stream.stopped().await {
             (StreamCode::FINISHED, _) => Ok(()),
             (code, reason) => Err(ReceiveError::Reset { code, reason }),
         }

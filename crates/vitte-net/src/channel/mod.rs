@@ -8,6 +8,7 @@ pub(crate) mod payload;
 pub(crate) mod raw;
 pub(crate) mod receipt;
 pub(crate) mod typed;
+pub(crate) mod waiting;
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -20,6 +21,8 @@ use vitte_net_proto::{
     StreamId, Taken,
 };
 
+use waiting::{Place, Waiter, wait};
+
 /// Whoever owns the session: the only way from here to the wire.
 pub(crate) trait Carrier: Send + Sync + Debug {
     fn peer(&self) -> PeerId;
@@ -28,6 +31,7 @@ pub(crate) trait Carrier: Send + Sync + Debug {
     fn poll_open(
         &self,
         cx: &mut Context<'_>,
+        waiter: &mut Waiter,
         info: &OpenInfo,
         only: Option<&Bytes>,
     ) -> Poll<Result<(StreamId, u64), Unopened>>;
@@ -36,7 +40,7 @@ pub(crate) trait Carrier: Send + Sync + Debug {
     /// error; with one it is waited for.
     fn poll_send(
         &self,
-        cx: Option<&mut Context<'_>>,
+        cx: Option<(&mut Context<'_>, &mut Waiter)>,
         id: StreamId,
         payload: &Bytes,
         deadline: Option<Moment>,
@@ -46,7 +50,14 @@ pub(crate) trait Carrier: Send + Sync + Debug {
     fn send_only(&self, id: StreamId, payload: &Bytes) -> Result<(), Unsent>;
     fn poll_take(&self, cx: &mut Context<'_>, id: StreamId, max: usize) -> Poll<Taken>;
     /// Waits until the peer wants nothing more of the sending direction (it was stopped, or all was taken).
-    fn poll_stopped(&self, cx: &mut Context<'_>, id: StreamId) -> Poll<(StreamCode, String)>;
+    fn poll_stopped(
+        &self,
+        cx: &mut Context<'_>,
+        waiter: &mut Waiter,
+        id: StreamId,
+    ) -> Poll<(StreamCode, String)>;
+    /// A waiter waits no more.
+    fn leave(&self, place: Place, waiter: &Waiter);
     fn poll_receipt(&self, cx: &mut Context<'_>, token: u64) -> Poll<Outcome>;
     fn drop_receipt(&self, token: u64);
     fn accept(&self, id: StreamId);
@@ -74,7 +85,8 @@ impl Stream {
 
     /// Opens a stream and waits until the peer has accepted it.
     pub(crate) async fn open(carrier: Arc<dyn Carrier>, info: OpenInfo) -> Result<Self, OpenError> {
-        let (id, _) = poll_fn(|cx| carrier.poll_open(cx, &info, None)).await?;
+        let opened = wait(&*carrier, Place::Open, |cx, waiter| carrier.poll_open(cx, waiter, &info, None));
+        let (id, _) = opened.await?;
         let stream = Self::new(carrier, id);
         match poll_fn(|cx| stream.carrier.poll_accepted(cx, id)).await {
             Ok(()) => Ok(stream),
@@ -84,6 +96,12 @@ impl Stream {
 
     pub(crate) async fn take(&self, max: usize) -> Taken {
         poll_fn(|cx| self.carrier.poll_take(cx, self.id, max)).await
+    }
+
+    /// Waits until the peer wants nothing more of the sending direction, and says why.
+    pub(crate) async fn stopped(&self) -> (StreamCode, String) {
+        let Self { carrier, id } = self;
+        wait(&**carrier, Place::Stop(*id), |cx, waiter| carrier.poll_stopped(cx, waiter, *id)).await
     }
 }
 

@@ -1,7 +1,6 @@
 //! Channels of messages that are bytes: for people with a codec of their own, and the ground of the typed
 //! ones.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use vitte_net_proto::{Counters, PeerId, StreamCode, Taken};
 
 use super::receipt::Receipt;
+use super::waiting::{Place, wait};
 use super::{ReceiveError, SendError, Stream};
 
 /// Bytes of a message that count as one step of a task: others get the thread after 128 of them, or 2 MiB.
@@ -105,7 +105,10 @@ impl RawSender {
         let message = message.into();
         let len = message.len();
         let deadline = lifetime.into().map(|lifetime| carrier.now() + lifetime);
-        let token = poll_fn(|cx| carrier.poll_send(Some(cx), *id, &message, deadline, true)).await?;
+        let queued = wait(&**carrier, Place::Room(*id), |cx, waiter| {
+            carrier.poll_send(Some((cx, waiter)), *id, &message, deadline, true)
+        });
+        let token = queued.await?;
         let receipt = Receipt::new(carrier.clone(), token);
         // A sender that always finds room would otherwise never let the driver run, nor anybody else.
         for _ in 0..=len / BUDGET {
@@ -136,7 +139,7 @@ impl RawSender {
     pub async fn finish(self) -> Result<(), ReceiveError> {
         let Stream { carrier, id } = &*self.stream;
         carrier.finish(*id);
-        match poll_fn(|cx| carrier.poll_stopped(cx, *id)).await {
+        match self.stream.stopped().await {
             (StreamCode::FINISHED, _) => Ok(()),
             (code, reason) => Err(ReceiveError::Reset { code, reason }),
         }
@@ -153,7 +156,7 @@ impl RawSender {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn stopped(&self) -> (StreamCode, String) {
-        poll_fn(|cx| self.stream.carrier.poll_stopped(cx, self.stream.id)).await
+        self.stream.stopped().await
     }
 
     /// What became of the messages that were sent here. They add up at every moment. Nothing once the

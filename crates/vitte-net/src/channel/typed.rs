@@ -144,7 +144,8 @@ impl<T: Message> Receiver<T> {
     }
 
     /// Waits for the next value; `None` when the peer has finished. Taking a value is what makes it
-    /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived.
+    /// delivered. On a channel of class [`Latest`](crate::DeliveryClass::Latest) it is the newest that has arrived; long
+    /// ones are an exception, of which `latest` of [`Peer::channel`](crate::Peer::channel) tells.
     ///
     /// # Errors
     /// See [`ReceiveError`].

@@ -303,7 +303,14 @@ impl Inner {
                 Arc::new(self.clone()),
             );
             entry.announced = false;
-            (session.clone(), entry.session.replace((session, life)))
+            let replaced = entry.session.replace((session.clone(), life));
+            if !state.seat(self.config.peers_max) {
+                if let Some(entry) = state.peers.get_mut(&peer) {
+                    entry.session = None;
+                }
+                return Err(CloseCode::TOO_MANY);
+            }
+            (session, replaced)
         };
         if let Some((old, _)) = replaced {
             old.lose(CloseCode::STALE_GENERATION, "the peer has begun anew");

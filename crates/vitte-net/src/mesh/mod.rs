@@ -294,7 +294,7 @@ impl Inner {
 
     /// The generation for a hello to `peer`, if there is room for it.
     fn pin(&self, peer: PeerId) -> Option<u64> {
-        self.state().entry(peer, self.config.peers_max).map(|entry| entry.generation)
+        self.state().stranger(peer, self.config.peers_max).map(|entry| entry.generation)
     }
 
     fn session_of(&self, peer: PeerId) -> Option<(Arc<Shared>, Life)> {

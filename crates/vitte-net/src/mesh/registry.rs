@@ -1,6 +1,7 @@
 //! Who takes the streams that peers open.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -176,12 +177,29 @@ impl Registry {
             Ok(slot) => {
                 stream.carrier.accept(id);
                 slot.send((Peer::new(peer.clone()), stream));
+                if queue.is_closed() {
+                    // Nobody takes it: it goes with its queue.
+                    self.forget(&(info.kind, info.name.clone()), &queue);
+                }
             }
             Err(TrySendError::Full(())) => refuse(&stream, StreamCode::BUSY, "too many wait to be accepted"),
             Err(TrySendError::Closed(())) => {
                 refuse(&stream, StreamCode::NO_SUCH_NAME, "nothing of this name is accepted any more");
             }
         }
+    }
+}
+
+impl Registry {
+    /// The queue of a name has no reader any more. The name may have another one already.
+    fn forget(&self, name: &(StreamKind, String), queue: &Sender<(Peer, Stream)>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = match names.streams.entry(name.clone()) {
+            Entry::Occupied(entry) if entry.get().queue.same_channel(queue) => Some(entry.remove()),
+            _ => None,
+        };
+        drop(names);
+        drop(gone);
     }
 }
 
@@ -226,5 +244,32 @@ impl<C> Incoming<C> {
     pub async fn next(&mut self) -> Option<(Peer, C)> {
         let (peer, stream) = self.queue.recv().await?;
         Some((peer, (self.make)(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: (StreamKind, DeliveryClass) = (StreamKind::Channel, DeliveryClass::Reliable);
+
+    #[test]
+    fn a_queue_without_a_reader_goes_and_the_next_of_its_name_stays() {
+        let registry = Registry::default();
+        let name = (KIND.0, String::from("log"));
+        let queue =
+            || registry.names.lock().unwrap().streams.get(&name).map(|acceptor| acceptor.queue.clone());
+        let receiver = registry.accept(KIND, "log", Types::RAW, 1).unwrap();
+        let first = queue().unwrap();
+        // A stream gets a place, and then nobody reads any more.
+        drop(receiver);
+        let receiver = registry.accept(KIND, "log", Types::RAW, 1).unwrap();
+        registry.forget(&name, &first);
+        assert!(queue().is_some_and(|second| !second.same_channel(&first)), "it has a reader");
+        drop(receiver);
+        let second = queue().unwrap();
+        registry.forget(&name, &second);
+        assert!(queue().is_none());
+        assert_eq!(second.strong_count(), 1, "what is in it goes with the last who could add to it");
     }
 }

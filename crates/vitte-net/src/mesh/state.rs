@@ -12,6 +12,9 @@ use super::readmission::Readmission;
 use crate::address::Address;
 use crate::peer::Shared;
 
+/// Peers beyond the limit that may be shaking hands while all others are known.
+const STRANGERS: usize = 64;
+
 /// One life of a peer's side of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
@@ -44,6 +47,13 @@ pub(super) struct Entry {
     pub(super) gate: Arc<tokio::sync::Mutex<()>>,
 }
 
+impl Entry {
+    /// Nothing needs it now.
+    fn idle(&self) -> bool {
+        self.session.is_none() && !self.kept && !self.keeping && self.improving.is_none()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) peers: BTreeMap<PeerId, Entry>,
@@ -56,21 +66,45 @@ pub(super) struct State {
 impl State {
     /// The entry of a peer, made if there is room for `most`; entries that nothing needs make room.
     pub(super) fn entry(&mut self, peer: PeerId, most: usize) -> Option<&mut Entry> {
-        if !self.peers.contains_key(&peer) {
-            if self.peers.len() >= most {
-                let idle = |entry: &Entry| {
-                    entry.session.is_none() && !entry.kept && !entry.keeping && entry.improving.is_none()
-                };
-                let unneeded = self.peers.iter().filter(|(_, entry)| idle(entry));
-                // Strangers that never proved anything, before those whose addresses are known.
-                let unneeded = unneeded.min_by_key(|(_, entry)| !entry.addresses.is_empty());
-                let unneeded = unneeded.map(|(id, _)| *id)?;
-                self.peers.remove(&unneeded);
-            }
-            let generation = self.next_generation();
-            self.peers.insert(peer, Entry { generation, ..Entry::default() });
+        if !self.peers.contains_key(&peer) && self.peers.len() >= most && !self.drop_idle(true) {
+            return None;
         }
-        self.peers.get_mut(&peer)
+        Some(self.make(peer))
+    }
+
+    /// The same for a peer that has proven nothing yet. It does not take the place of one whose addresses are known:
+    /// while one of those could go, a few strangers have places beyond `most`.
+    pub(super) fn stranger(&mut self, peer: PeerId, most: usize) -> Option<&mut Entry> {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= most && !self.drop_idle(false) {
+            let none_could_go = !self.peers.values().any(Entry::idle);
+            if none_could_go || self.peers.len() >= most + STRANGERS {
+                return None;
+            }
+        }
+        Some(self.make(peer))
+    }
+
+    /// A stranger has proven itself and has a session. It takes a place from one that nothing needs, if there are more
+    /// than `most`; false if all are needed.
+    pub(super) fn seat(&mut self, most: usize) -> bool {
+        self.peers.len() <= most || self.drop_idle(true)
+    }
+
+    fn make(&mut self, peer: PeerId) -> &mut Entry {
+        let generations = &mut self.generations;
+        self.peers.entry(peer).or_insert_with(|| {
+            *generations += 1;
+            Entry { generation: *generations, ..Entry::default() }
+        })
+    }
+
+    /// Forgets a peer that nothing needs: a stranger that never proved anything, or else, if it may be so, one whose
+    /// addresses are known.
+    fn drop_idle(&mut self, known: bool) -> bool {
+        let unneeded = self.peers.iter().filter(|(_, entry)| entry.idle());
+        let unneeded = unneeded.filter(|(_, entry)| known || entry.addresses.is_empty());
+        let unneeded = unneeded.min_by_key(|(_, entry)| !entry.addresses.is_empty()).map(|(id, _)| *id);
+        unneeded.is_some_and(|id| self.peers.remove(&id).is_some())
     }
 
     pub(super) fn next_generation(&mut self) -> u64 {

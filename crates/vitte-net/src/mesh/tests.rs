@@ -198,6 +198,13 @@ async fn a_stranger_does_not_take_the_place_of_a_known_address() {
         assert!(state.entry(id(stranger), 2).is_some());
     }
     assert!(!state.peers[&id(1)].addresses.is_empty());
+    // Nor does one that has proven nothing, where all places are those of known addresses.
+    state.entry(id(2), 2).unwrap().addresses.push("tls://127.0.0.1:2".parse().unwrap());
+    for stranger in 3..200 {
+        assert!(state.stranger(id(stranger), 2).is_some());
+    }
+    assert_eq!(state.peers.len(), 3, "one stranger at a time has a place beyond");
+    assert!([1, 2].iter().all(|known| !state.peers[&id(*known)].addresses.is_empty()));
 }
 
 /// A listener with the key 2 and no mesh behind it.

@@ -18,6 +18,7 @@ use super::flush::LinkSlot;
 use super::receipts::{Receipt, Receipts};
 use crate::address::Transport;
 use crate::channel::Carrier;
+use crate::channel::waiting::{Place, Waiter, Waiters};
 
 /// Bytes enqueued and not yet flushed at which a sender flushes itself instead of leaving it to the driver.
 const BATCH: usize = 128 << 10;
@@ -46,11 +47,11 @@ pub(crate) enum PeerEvent {
 #[derive(Debug, Default)]
 struct Watch {
     readable: Option<Waker>,
-    room: Vec<Waker>,
+    room: Waiters,
     opening: Option<Waker>,
     accepted: bool,
     stopped: Option<(StreamCode, String)>,
-    stopping: Vec<Waker>,
+    stopping: Waiters,
 }
 
 /// The state of a peer, under one lock that is never held across an await or a write to a socket.
@@ -61,7 +62,7 @@ pub(super) struct Core {
     pub(super) next_link: u64,
     watches: BTreeMap<StreamId, Watch>,
     receipts: Receipts,
-    wants_stream: Vec<Waker>,
+    wants_stream: Waiters,
     /// A caller wrote at once since bytes last came in.
     pub(super) hot: bool,
     /// Somebody is about to flush: enqueueing is enough.
@@ -100,21 +101,21 @@ impl Core {
                     self.watch(stream, effects, |watch, wakes| wakes.extend(watch.readable.take()));
                 }
                 Event::Writable(stream) => {
-                    self.watch(stream, effects, |watch, wakes| wakes.append(&mut watch.room))
+                    self.watch(stream, effects, |watch, wakes| wakes.extend(watch.room.take()))
                 }
                 Event::Finished(stream) => self.watch(stream, effects, |watch, wakes| {
                     watch.stopped = Some((StreamCode::FINISHED, String::new()));
-                    wakes.append(&mut watch.room);
-                    wakes.append(&mut watch.stopping);
+                    wakes.extend(watch.room.take());
+                    wakes.extend(watch.stopping.take());
                 }),
                 Event::Stopped { stream, code, reason } => self.watch(stream, effects, |watch, wakes| {
                     watch.stopped = Some((code, reason));
-                    wakes.append(&mut watch.room);
+                    wakes.extend(watch.room.take());
                     wakes.extend(watch.opening.take());
-                    wakes.append(&mut watch.stopping);
+                    wakes.extend(watch.stopping.take());
                 }),
                 Event::Settled { token, outcome } => self.receipts.settle(token, outcome, &mut effects.wakes),
-                Event::MoreStreams => effects.wakes.append(&mut self.wants_stream),
+                Event::MoreStreams => effects.wakes.extend(self.wants_stream.take()),
                 Event::LinkDead { link, code, reason } => {
                     let slot = self.links.remove(&link);
                     let peer = self.session.remote();
@@ -172,10 +173,10 @@ impl Core {
             let lost = (StreamCode::SHUTDOWN, String::from("the session is over"));
             watch.stopped.get_or_insert(lost);
             effects.wakes.extend(watch.readable.take().into_iter().chain(watch.opening.take()));
-            effects.wakes.append(&mut watch.stopping);
-            effects.wakes.append(&mut watch.room);
+            effects.wakes.extend(watch.stopping.take());
+            effects.wakes.extend(watch.room.take());
         }
-        effects.wakes.append(&mut self.wants_stream);
+        effects.wakes.extend(self.wants_stream.take());
         self.lost = Some((code, reason.clone()));
         effects.events.push(PeerEvent::Lost(code, reason));
     }
@@ -222,7 +223,7 @@ impl Shared {
                 next_link: 0,
                 watches: BTreeMap::new(),
                 receipts: Receipts::default(),
-                wants_stream: Vec::new(),
+                wants_stream: Waiters::default(),
                 hot: false,
                 awake: false,
                 pending: 0,
@@ -357,12 +358,6 @@ fn replace(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-fn add(list: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !list.iter().any(|waker| waker.will_wake(cx.waker())) {
-        list.push(cx.waker().clone());
-    }
-}
-
 impl Carrier for Shared {
     fn peer(&self) -> PeerId {
         self.id
@@ -375,6 +370,7 @@ impl Carrier for Shared {
     fn poll_open(
         &self,
         cx: &mut Context<'_>,
+        waiter: &mut Waiter,
         info: &OpenInfo,
         only: Option<&Bytes>,
     ) -> Poll<Result<(StreamId, u64), OpenError>> {
@@ -382,7 +378,7 @@ impl Carrier for Shared {
             let id = match core.session.open(info.clone()) {
                 Ok(id) => id,
                 Err(OpenError::TooMany) => {
-                    add(&mut core.wants_stream, cx);
+                    core.wants_stream.keep(waiter, cx);
                     return Poll::Pending;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -419,7 +415,7 @@ impl Carrier for Shared {
 
     fn poll_send(
         &self,
-        cx: Option<&mut Context<'_>>,
+        cx: Option<(&mut Context<'_>, &mut Waiter)>,
         id: StreamId,
         payload: &Bytes,
         deadline: Option<Moment>,
@@ -433,9 +429,9 @@ impl Carrier for Shared {
                 core.receipts.drop_receipt(token);
             }
             match (sent, cx) {
-                (Err(SendError::Full), Some(cx)) => {
+                (Err(SendError::Full), Some((cx, waiter))) => {
                     if let Some(watch) = core.watches.get_mut(&id) {
-                        add(&mut watch.room, cx);
+                        watch.room.keep(waiter, cx);
                     }
                     Poll::Pending
                 }
@@ -473,7 +469,12 @@ impl Carrier for Shared {
         if taken == Taken::Empty { Poll::Pending } else { Poll::Ready(taken) }
     }
 
-    fn poll_stopped(&self, cx: &mut Context<'_>, id: StreamId) -> Poll<(StreamCode, String)> {
+    fn poll_stopped(
+        &self,
+        cx: &mut Context<'_>,
+        waiter: &mut Waiter,
+        id: StreamId,
+    ) -> Poll<(StreamCode, String)> {
         let mut core = self.core();
         let Some(watch) = core.watches.get_mut(&id) else {
             return Poll::Ready((StreamCode::SHUTDOWN, String::new()));
@@ -481,10 +482,20 @@ impl Carrier for Shared {
         match &watch.stopped {
             Some(stopped) => Poll::Ready(stopped.clone()),
             None => {
-                add(&mut watch.stopping, cx);
+                watch.stopping.keep(waiter, cx);
                 Poll::Pending
             }
         }
+    }
+
+    fn leave(&self, place: Place, waiter: &Waiter) {
+        let mut core = self.core();
+        let waiters = match place {
+            Place::Open => Some(&mut core.wants_stream),
+            Place::Room(id) => core.watches.get_mut(&id).map(|watch| &mut watch.room),
+            Place::Stop(id) => core.watches.get_mut(&id).map(|watch| &mut watch.stopping),
+        };
+        waiters.into_iter().for_each(|waiters| waiters.leave(waiter));
     }
 
     fn poll_receipt(&self, cx: &mut Context<'_>, token: u64) -> Poll<Outcome> {

@@ -162,7 +162,9 @@ impl<Out: Message, In: Message> OpenChannel<Out, In> {
 
     /// Only the newest value matters, both ways: one that waits is superseded by a newer one, here or at the
     /// peer, and its receipt says so. The peer must accept the name with
-    /// [`Mesh::accept_latest`](crate::Mesh::accept_latest).
+    /// [`Mesh::accept_latest`](crate::Mesh::accept_latest). A value longer than the credit of the stream
+    /// ([`Config::stream_window`](crate::Config::stream_window), 64 KiB at first) has room that the next one needs: once
+    /// begun it is delivered, before newer ones.
     pub fn latest(mut self) -> Self {
         self.opening.info.class = DeliveryClass::Latest;
         self

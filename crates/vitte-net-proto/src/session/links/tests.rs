@@ -402,3 +402,18 @@ fn a_session_without_a_link_waits_for_the_resume_window_alone() {
     let session: &Session = &pair.sides[0].session;
     assert_eq!(session.poll_timeout(), Some(Moment::ZERO + config.resume_window));
 }
+
+#[test]
+fn a_session_that_waits_for_no_second_link_waits_for_its_first() {
+    let config = Config { resume_window: Duration::ZERO, ..Config::default() };
+    let mut pair = Pair::new(&config);
+    pair.advance(Duration::from_secs(9));
+    pair.attach(false);
+    let stream = open(&mut pair, 0, channel("log"));
+    send(&mut pair, 0, stream, 1, 100);
+    pass(&mut pair, 2000 * MS);
+    arrived(&pair, stream, 1);
+    pair.cut(0);
+    pair.advance(MS);
+    assert!(pair.sides.iter().all(|side| side.lost));
+}
