@@ -207,6 +207,19 @@ async fn a_stranger_does_not_take_the_place_of_a_known_address() {
     assert!([1, 2].iter().all(|known| !state.peers[&id(*known)].addresses.is_empty()));
 }
 
+/// Its driver may look at it before it has its first link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_without_a_resume_window_begin() {
+    let config = || Config::wan().resume_window(Duration::ZERO);
+    let listening = builder(2).config(config()).listen("tls://127.0.0.1:0").start().await.unwrap();
+    for round in 0..30 {
+        let mesh = builder(1).config(config()).start().await.unwrap();
+        let peer = mesh.connect(&listening.addresses()[0]).await.unwrap();
+        assert!(peer.transport().is_some(), "round {round}");
+        mesh.drain(Duration::ZERO, Duration::from_secs(1)).await;
+    }
+}
+
 /// A listener with the key 2 and no mesh behind it.
 async fn stranger(address: &str) -> Listener {
     let network: Arc<dyn Network> = Arc::new(OsNetwork::new());

@@ -348,6 +348,21 @@ async fn frames_that_travel_alone_come_whole_and_outside_of_the_lanes() {
     assert!(seen.len() <= usize::from(COUNT));
 }
 
+/// They go before all lanes: whatever waits in them stands before what is urgent.
+#[tokio::test]
+async fn few_datagrams_wait_to_be_transmitted() {
+    let (a, b) = (node(1, os()), node(2, os()));
+    let (mut a, _b) = meet(&a, &b).await;
+    let mut waiting = 0;
+    // Nothing goes out meanwhile: the connection's task has no turn.
+    while a.writer.capacity(Lane::DATAGRAM) > 0 {
+        a.writer.write(Lane::DATAGRAM, &[7; 1000]).unwrap();
+        waiting += 1000;
+        assert!(waiting < 100_000, "they have no bound");
+    }
+    assert!((7000..=9192).contains(&waiting), "{waiting} bytes: 8 KiB, and one that has no room");
+}
+
 #[tokio::test]
 async fn what_was_flushed_arrives_before_the_end() {
     let (a, b) = (node(1, os()), node(2, os()));
