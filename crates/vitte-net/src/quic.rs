@@ -17,7 +17,9 @@ use crate::network::{Network, UdpOptions};
 
 #[cfg(all(test, feature = "quic"))]
 pub(crate) use self::seat::LINGER;
-pub(crate) use self::seat::{Seat, Seats, Use};
+#[cfg(feature = "quic")]
+pub(crate) use self::seat::Seat;
+pub(crate) use self::seat::{Seats, Use};
 pub(crate) use self::socket::for_quinn;
 
 /// Bytes of the kernel's buffers, for bursts of many connections on one socket.
